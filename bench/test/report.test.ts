@@ -1,0 +1,48 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { markdownReport, short, terminalReport } from '../src/report.ts'
+import { parseResults, Results } from '../src/results.ts'
+import { machine, smallRun } from './results.ts'
+
+test('the page names machine, versions, date and source', () => {
+  const page = markdownReport(smallRun(), 'run.jsonl')
+  for (const part of [
+    'Test CPU',
+    'Node 26.10.0',
+    'rxjs 7.8.2',
+    '2030-01-02',
+    'bench/results/run.jsonl',
+    'npm run bench',
+  ]) {
+    assert.ok(page.includes(part), part)
+  }
+})
+
+test('the page shows medians, ranges, factors and who cannot', () => {
+  const page = markdownReport(smallRun(), 'run.jsonl')
+  assert.ok(page.includes('| spillway | 10.0 | 6.00 - 12.0 | 2.50x |'))
+  assert.ok(page.includes('| EventEmitter | cannot | a late reader got 0 of 100 events |  |'))
+})
+
+test('goals are shown as met or missed, losses with their factor', () => {
+  const text = terminalReport(smallRun())
+  assert.match(text, /1 met, 2 missed, \d+ not measured/)
+  assert.match(text, /1a +met +3\.00x/)
+  assert.match(text, /6 +MISSED +5\.00x/)
+  assert.match(text, /append: spillway takes 2\.00x what EventEmitter takes$/m)
+})
+
+test('a run beside other work says so', () => {
+  assert.match(terminalReport(smallRun()), /Load average 1\.50 - 2\.50 on 2 cores\.$/)
+  const busy = new Results([machine, { kind: 'round', round: 0, load: 9 }])
+  assert.match(terminalReport(busy), /on 2 cores\. Others were at work/)
+})
+
+test('numbers keep three digits', () => {
+  assert.deepEqual([0, 0.05, 3.456, 45.67, 2557151].map(short), ['0', '0.05', '3.46', '45.7', '2,557,151'])
+})
+
+test('a result file is read line by line', () => {
+  assert.equal(parseResults(`${JSON.stringify(machine)}\n\n`).machine.cpu, 'Test CPU')
+  assert.throws(() => parseResults(''), /no line about the machine/)
+})

@@ -1,0 +1,127 @@
+// Every snippet of README.md runs here, so that none of them can go stale.
+import assert from 'node:assert/strict'
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { after, before, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { EventSource } from 'eventsource'
+
+const root = new URL('../../../', import.meta.url)
+const readme = readFileSync(new URL('README.md', root), 'utf8')
+const printedUrl = 'http://127.0.0.1:4747'
+const reading = /curl -N /
+
+let server: ChildProcess
+let url = ''
+
+before(async () => {
+  const bin = fileURLToPath(new URL('packages/server/dist/bin.js', root))
+  server = spawn(process.execPath, [bin, 'serve', '--source', 'host', '--port', '0'], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  let said = ''
+  for (const output of [server.stdout, server.stderr]) output?.on('data', (text) => (said += text))
+  while (!url) {
+    if (server.exitCode !== null) throw new Error(`The server ended: ${said}`)
+    await Promise.race([
+      once(server.stdout as NodeJS.ReadableStream, 'data'),
+      once(server.stderr as NodeJS.ReadableStream, 'data'),
+      once(server, 'exit'),
+    ])
+    url = /http:\/\/127\.0\.0\.1:\d+/.exec(said)?.[0] ?? ''
+  }
+})
+
+after(async () => {
+  server.kill()
+  if (server.exitCode === null) await once(server, 'exit')
+})
+
+test('the first program prints what README says', async () => {
+  const [program = '', otherProgram = ''] = snippets('ts')
+  const [expected = ''] = snippets('text')
+  assert.ok(program.match(/.+/g)?.length === 12, 'the first program has 12 lines')
+  assert.equal(await runProgram(program), expected)
+  // A server goes on until it is closed.
+  await runProgram(`${otherProgram}\nserver.close()\nawait broker.close()`)
+})
+
+test('the commands are the scripts of package.json', () => {
+  const { scripts } = JSON.parse(readFileSync(new URL('package.json', root), 'utf8'))
+  assert.match(scripts.start, /serve --source host$/)
+  assert.ok(scripts.test)
+  assert.deepEqual(
+    snippets('sh').filter((text) => text.startsWith('npm')),
+    ['npm start\n', 'npm test\n'],
+  )
+})
+
+test('the curl commands follow the stream and publish', async () => {
+  const commands = snippets('sh')
+    .filter((text) => text.startsWith('curl'))
+    .flatMap(commandsOf)
+  assert.equal(commands.length, 4)
+  for (const command of commands) {
+    const output = await runShell(command.replaceAll(printedUrl, url))
+    assert.match(
+      output,
+      reading.test(command) ? /id: |"open"|\{\}/ : /^\{"index":\d+,"cursor":"[^"]+","batches":1\}/,
+      command,
+    )
+  }
+})
+
+test('the browser code gets the events of its topic', async () => {
+  const [code = ''] = snippets('js')
+  const publish =
+    snippets('sh')
+      .flatMap(commandsOf)
+      .find((command) => command.includes(' -d ')) ?? ''
+  const sources: EventSource[] = []
+  class SameOrigin extends EventSource {
+    constructor(path: string) {
+      super(new URL(path, url))
+      sources.push(this)
+    }
+  }
+  const logged = new Promise<readonly { key: string }[]>((resolve) => {
+    new Function('EventSource', 'console', code)(SameOrigin, { log: resolve })
+  })
+  await once(sources[0] as EventSource, 'open')
+  await runShell(publish.replaceAll(printedUrl, url))
+  assert.equal((await logged)[0]?.key, 'A1')
+  for (const source of sources) source.close()
+})
+
+function snippets(language: string): string[] {
+  return [...readme.matchAll(/^```(\w+)\n(.*?)^```$/gms)]
+    .filter(([, name]) => name === language)
+    .map(([, , text = '']) => text)
+}
+
+function commandsOf(text: string): string[] {
+  return text.replaceAll('\\\n', '').trim().split('\n')
+}
+
+async function runProgram(source: string): Promise<string> {
+  const file = fileURLToPath(new URL(`../snippet-${process.pid}.mts`, import.meta.url))
+  writeFileSync(file, source)
+  try {
+    return (await promisify(execFile)(process.execPath, [file], { timeout: 60_000 })).stdout
+  } finally {
+    rmSync(file)
+  }
+}
+
+/** What a command prints; one that follows a stream is stopped at its first message. */
+async function runShell(command: string): Promise<string> {
+  const child = spawn('bash', ['-c', `exec ${command} --silent`], { stdio: ['ignore', 'pipe', 'inherit'] })
+  let output = ''
+  for await (const text of child.stdout.setEncoding('utf8')) {
+    output += text
+    if (reading.test(command) && output.includes('\n')) child.kill()
+  }
+  return output
+}

@@ -1,0 +1,131 @@
+import { humanLog, jsonLog, type ServerLog } from '../log.ts'
+import { createServer, isLoopback, type ServerOptions } from '../server.ts'
+import { type Command, defineCommand, type Values } from './command.ts'
+import { Failure, UsageError } from './errors.ts'
+import { choice, duration, integer, size } from './values.ts'
+
+const mostMs = 2 ** 31 - 1
+/** Ten years. */
+const mostAge = 3650 * 86_400_000
+const mostBytes = 2 ** 40
+
+const options = {
+  port: { type: 'string', value: '<n>', help: 'Port to listen on; 0 takes any that is free. Default: 4747' },
+  host: { type: 'string', value: '<address>', help: 'Address to listen on. Default: 127.0.0.1, this machine only' },
+  capacity: { type: 'string', value: '<n>', help: 'Batches kept in memory. Default: 10000' },
+  'max-bytes': { type: 'string', value: '<size>', help: 'Bytes of events kept in memory. Default: 64m' },
+  'max-age': { type: 'string', value: '<time>', help: 'How long events are kept. Default: no limit' },
+  heartbeat: {
+    type: 'string',
+    value: '<time>',
+    help: 'A sign of life after this much silence, up to 30s. Default: 15s',
+  },
+  'stall-timeout': {
+    type: 'string',
+    value: '<time>',
+    help: 'A reader that takes no bytes for this long is cut off. Default: 30s; 40s for Nomad clients',
+  },
+  'max-body': { type: 'string', value: '<size>', help: 'Bytes that one publish request may have. Default: 1m' },
+  source: {
+    type: 'string',
+    value: '<name>',
+    help: '"host" publishes the counters of this machine once a second. Default: none',
+  },
+  json: { type: 'boolean', help: 'Log JSON lines to standard output. Default: short lines to standard error' },
+} as const
+
+/** `spillway serve`. */
+export const serve: Command = defineCommand({
+  name: 'serve',
+  summary: 'Start a server: publish to it and follow it over HTTP.',
+  usage: ['spillway serve [options]'],
+  options,
+  notes: [
+    'A <time> is in milliseconds, or written as 10s, 5m, 2h, 3d. A <size> is in bytes, or written as 512k, 64m, 1g.',
+    'Events are kept in memory and end with the server. It has no access control yet: whoever reaches its port reads and publishes.',
+    'SIGTERM or SIGINT (ctrl-C) tells readers to come back later and ends the server within 5 seconds; a second one ends it at once.',
+  ],
+  examples: [
+    'spillway serve --source host',
+    'spillway serve --port 8080 --capacity 100000 --max-age 2h',
+    'spillway serve --json > spillway.log',
+  ],
+  run: runServer,
+})
+
+async function runServer(values: Values<typeof options>): Promise<number> {
+  const port = integer('--port', values.port ?? '4747', 0, 65_535)
+  const host = values.host ?? '127.0.0.1'
+  if (host === '') throw new UsageError('--host must be an address to listen on, got "".')
+  const serverOptions = read(values)
+  const log = values.json ? jsonLog() : humanLog()
+  // A closed pipe must not end the server, whatever it was going to say.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
+
+  // Before anybody is told where it listens, since they may end it at once.
+  const signalled = nextSignal()
+  const server = createServer({ ...serverOptions, log })
+  const url = await server.listen({ port, host }).catch((error: unknown) => {
+    throw new Failure(listenProblem(error, host, port), { cause: error })
+  })
+  announce(url, values.json, log)
+  if (!isLoopback(host)) {
+    log.warn(`Without access control, everybody who reaches ${host} on this port may read and publish`, { host })
+  }
+  log.info('stopping: readers are told to come back later', { signal: await signalled })
+  await server.close()
+  log.info('stopped')
+  // The answer to a signal must not depend on what some library may still hold.
+  process.exit(0)
+}
+
+function read(values: Values<typeof options>): ServerOptions {
+  const read: ServerOptions = {}
+  const { capacity, 'max-bytes': maxBytes, 'max-age': maxAge, heartbeat, 'stall-timeout': stallTimeout } = values
+  if (capacity !== undefined) read.capacity = integer('--capacity', capacity, 1, 2 ** 24)
+  if (maxBytes !== undefined) read.maxBytes = size('--max-bytes', maxBytes, 1, mostBytes)
+  if (maxAge !== undefined) read.maxAge = duration('--max-age', maxAge, 1, mostAge)
+  if (heartbeat !== undefined) read.heartbeat = duration('--heartbeat', heartbeat, 100, 30_000)
+  if (stallTimeout !== undefined) read.stallTimeout = duration('--stall-timeout', stallTimeout, 1, mostMs)
+  if (values['max-body'] !== undefined) read.maxBody = size('--max-body', values['max-body'], 1, 2 ** 30)
+  if (values.source !== undefined) read.source = choice('--source', values.source, ['host', 'none'])
+  return read
+}
+
+function announce(url: string, json: boolean, log: ServerLog): void {
+  if (json) {
+    log.info('listening', { url })
+    return
+  }
+  process.stdout.write(
+    `${[
+      `Spillway listens on ${url}`,
+      `  in a browser     ${url}/`,
+      `  in a terminal    spillway tail --url ${url} --from earliest`,
+      `  with curl        curl -N '${url}/v1/events?from=earliest'`,
+    ].join('\n')}\n`,
+  )
+}
+
+function listenProblem(error: unknown, host: string, port: number): string {
+  const { code, message } = error as NodeJS.ErrnoException
+  if (code === 'EADDRINUSE')
+    return `Port ${port} of ${host} is in use. Stop the program that has it, or choose another with --port (0 takes any).`
+  if (code === 'EACCES') return `Port ${port} of ${host} is not for this user. Choose one above 1023 with --port.`
+  if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') return `--host ${host} is not an address of this machine.`
+  return `Cannot listen on port ${port} of ${host}: ${message}`
+}
+
+/** Resolves with the first signal that asks to stop; a second one ends the process at once, with 1. */
+function nextSignal(): Promise<string> {
+  return new Promise((resolve) => {
+    let stopping = false
+    const stop = (name: string) => {
+      if (stopping) process.exit(1)
+      stopping = true
+      resolve(name)
+    }
+    process.on('SIGTERM', stop)
+    process.on('SIGINT', stop)
+  })
+}

@@ -1,0 +1,388 @@
+import { EventBuffer, type EventBufferOptions, type Position } from './buffer.ts'
+import { type Clock, systemClock } from './clock.ts'
+import { formatCursor, parseCursor } from './cursor.ts'
+import { invalid, SpillwayError } from './errors.ts'
+import {
+  type BatchInput,
+  checkIndex,
+  type EventInput,
+  type EventOf,
+  encodeEvents,
+  type InputOf,
+  type PendingBatch,
+  type StoredBatch,
+  type TopicMap,
+} from './event.ts'
+import { Filter, FilterIndex, type FilterOptions } from './filter.ts'
+import type { Log } from './log.ts'
+import { memoryLog } from './memory-log.ts'
+import type { Delivery } from './reader.ts'
+import type { Signal } from './signal.ts'
+import { BrokerSubscription, beforeBuffer, type Source, type Start, type Subscription } from './subscription.ts'
+
+export interface BrokerOptions
+  extends Pick<EventBufferOptions<StoredBatch>, 'capacity' | 'maxBytes' | 'maxAge' | 'clock'> {
+  /** Where batches are kept. Default: memory, with the limits of this broker. The broker closes it when it is closed. */
+  log?: Log
+  /**
+   * Called for every subscription and again when its rights may have changed. Throw or reject to refuse, best with a
+   * `SpillwayError` of code `UNAUTHORIZED` or `FORBIDDEN`. It may take its time: it delays nobody but that reader.
+   * Default: everybody may read all.
+   */
+  authenticate?: (request: AccessRequest) => Access | undefined | Promise<Access | undefined>
+}
+
+/** Who wants to read what. */
+export interface AccessRequest {
+  readonly token: string
+  /** The topics and keys asked for, as in {@link FilterOptions}. */
+  readonly topics: FilterOptions['topics']
+  readonly namespaces: FilterOptions['namespaces']
+}
+
+export interface Access {
+  /** Unix milliseconds at which the subscription ends with `EXPIRED`. Default: never. */
+  expiresAt?: number
+}
+
+/**
+ * Where a subscription starts. `latest`: only what is new. `earliest`: all that is kept. A cursor or an index: what comes
+ * after it. `{ at }`: the first batch at or after an index, or the newest if there is none; with `exact`, that very index.
+ */
+export type From = 'latest' | 'earliest' | (string & {}) | number | { readonly at: number; readonly exact?: boolean }
+
+export interface SubscribeOptions extends FilterOptions {
+  /** Default `latest`. */
+  from?: From
+  /** `fail`, the default: a loss rejects with `LAGGED`. `skip`: it is told as a batch with a `gap`, and the stream goes on. */
+  onLag?: 'fail' | 'skip'
+  /** Ends the subscription; a waiting `next` rejects with its reason. */
+  signal?: Signal
+  /** Whom `authenticate`, `revoke` and `recheck` know this reader by. Default `''`. */
+  token?: string
+}
+
+/** What a broker holds at a moment. */
+export interface BrokerStatus {
+  readonly epoch: string
+  /** `undefined` while the buffer is empty. */
+  readonly oldestIndex: number | undefined
+  readonly newestIndex: number
+  /** Resumes after the newest index. */
+  readonly cursor: string
+  /** The newest index that neither buffer nor log keeps. */
+  readonly floor: number
+  /** Batches in the buffer. */
+  readonly retained: number
+  /** UTF-8 bytes of their payloads and names. */
+  readonly bytes: number
+  readonly subscriptions: number
+}
+
+/** Publishes to a log and gives what is stored there to any number of subscriptions. */
+export interface Broker<Topics extends object = TopicMap> {
+  readonly status: BrokerStatus
+  /**
+   * Publishes events under one index and resolves with it once the log's level of durability is reached. An array without
+   * events changes nothing and gives the newest index. `index` asks for one above the newest, which may skip numbers.
+   * Rejects with `INVALID`, `INDEX_ORDER`, `TOO_LARGE`, `LOG_FAILED` or, after `close`, `SHUTDOWN`; nothing is stored then.
+   */
+  publish(events: InputOf<Topics> | readonly InputOf<Topics>[], options?: { index?: number }): Promise<number>
+  /** Publishes several batches, each under an index of its own: all or, when it rejects, none. */
+  publishAll(batches: readonly BatchInput<InputOf<Topics>>[]): Promise<readonly number[]>
+  /**
+   * Starts a subscription at once; its `ready` and `next` reject if access is refused.
+   * Throws `INVALID` for bad options, `NOT_KEPT` for an `exact` index that is not in the buffer, `SHUTDOWN` after `close`.
+   */
+  subscribe<Wanted extends keyof Topics & string = keyof Topics & string>(
+    options?: Omit<SubscribeOptions, 'topics'> & { topics?: { readonly [Topic in Wanted]: readonly string[] } },
+  ): Subscription<EventOf<Pick<Topics, Wanted>>>
+  /** Ends all subscriptions of `token` with `REVOKED`, at once, whatever `authenticate` would say. */
+  revoke(token: string): void
+  /**
+   * Asks `authenticate` again: for the subscriptions of `token`, or for all. From this moment until it has answered they
+   * get nothing that is published later; if it refuses they end with `REVOKED`.
+   */
+  recheck(token?: string): void
+  /** Resolves when waiting readers have been handed all that was published so far. */
+  flushed(): Promise<void>
+  /** Ends all subscriptions with `SHUTDOWN` and closes the log. Publishing rejects from here on. Harmless when done twice. */
+  close(): Promise<void>
+}
+
+/** A broker of any topics. */
+export type AnyBroker = Pick<Broker, 'status' | 'close'>
+
+const defaultMaxBytes = 64 * 2 ** 20
+/** How often tokens are looked at for expiry, in milliseconds: less than the second that is promised. */
+const expiryInterval = 500
+
+/** Throws `CONFIG` that names the option. */
+export function createBroker<Topics extends object = TopicMap>(options: BrokerOptions = {}): Broker<Topics> {
+  // The topics exist only in the types: whatever passed publish has one of them.
+  return new LocalBroker(options) as unknown as Broker<Topics>
+}
+
+/** A subscription whose access somebody vouches for. */
+interface Member {
+  readonly request: AccessRequest
+  /** Grows with every doubt about its access: an answer to an older question does not count. */
+  doubts: number
+  checking: boolean
+}
+
+/** The broker that {@link createBroker} makes. Its subscriptions also have the face without promises that sockets use. */
+export class LocalBroker implements Omit<Broker, 'subscribe'> {
+  readonly #log: Log
+  readonly #buffer: EventBuffer<StoredBatch>
+  readonly #clock: Clock
+  readonly #maxBytes: number
+  readonly #authenticate: BrokerOptions['authenticate']
+  readonly #members = new Map<BrokerSubscription, Member>()
+  readonly #index = new FilterIndex<BrokerSubscription>()
+  readonly #dispatched: Position
+  readonly #source: Source
+  readonly #expiring = new Set<BrokerSubscription>()
+  #stopExpiry: (() => void) | undefined
+  readonly #stopFollowing: () => void
+  #closed: Promise<void> | undefined
+
+  constructor({ capacity, maxBytes, maxAge, log, authenticate, clock = systemClock }: BrokerOptions) {
+    const limits = { capacity, maxBytes: maxBytes ?? defaultMaxBytes, maxAge, clock }
+    this.#log = log ?? memoryLog(limits)
+    this.#buffer = new EventBuffer<StoredBatch>({ ...limits, sizeOf: (batch) => batch.bytes, floor: this.#log.last })
+    this.#maxBytes = limits.maxBytes || Number.POSITIVE_INFINITY
+    this.#clock = clock
+    this.#authenticate = authenticate
+    this.#dispatched = this.#buffer.locate('latest')
+    this.#source = { log: this.#log, buffer: this.#buffer, clock, dispatched: this.#dispatched }
+    this.#buffer.follow((delivery) => this.#dispatch(delivery))
+    this.#stopFollowing = this.#log.follow((batch) => this.#take(batch))
+  }
+
+  get status(): BrokerStatus {
+    const { oldestIndex, newestIndex, floor, retained, bytes } = this.#buffer
+    return {
+      epoch: this.#log.epoch,
+      oldestIndex,
+      newestIndex,
+      cursor: formatCursor(this.#log.epoch, newestIndex),
+      floor: Math.min(floor, this.#log.floor),
+      retained,
+      bytes,
+      subscriptions: this.#members.size,
+    }
+  }
+
+  async publish(events: EventInput | readonly EventInput[], { index }: { index?: number } = {}): Promise<number> {
+    const list = Array.isArray(events) ? (events as readonly EventInput[]) : [events as EventInput]
+    const [published] = await this.publishAll([index === undefined ? { events: list } : { events: list, index }])
+    return published ?? this.#log.last
+  }
+
+  async publishAll(batches: readonly BatchInput[]): Promise<readonly number[]> {
+    if (this.#closed) throw shutdownError()
+    const pending: PendingBatch[] = []
+    if (!Array.isArray(batches)) throw invalid('batches', 'be an array of { events }', batches)
+    for (const [position, batch] of batches.entries()) {
+      const called = batch?.name ?? (batches.length > 1 ? `batches[${position}]` : undefined)
+      if (!Array.isArray(batch?.events)) throw invalid(called ?? 'batch', 'be an object with an array of events', batch)
+      const { events, index } = batch
+      const encoded = this.#checkSize(encodeEvents(events, index, called))
+      if (events.length > 0) pending.push(encoded)
+    }
+    if (pending.length === 0) return []
+    try {
+      return await this.#log.append(pending)
+    } catch (cause) {
+      if (cause instanceof SpillwayError) throw cause
+      throw new SpillwayError('LOG_FAILED', 'The log could not store the events. None was published.', { cause })
+    }
+  }
+
+  subscribe(options: SubscribeOptions = {}): BrokerSubscription {
+    if (this.#closed) throw shutdownError()
+    const { from = 'latest', onLag = 'fail', signal, token = '' } = options
+    if (onLag !== 'fail' && onLag !== 'skip') throw invalid('onLag', 'be "fail" or "skip"', onLag)
+    if (typeof token !== 'string') throw invalid('token', 'be a string', token)
+    if (signal?.aborted) throw signal.reason
+    const subscription = new BrokerSubscription(this.#source, new Filter(options), this.#locate(from), onLag)
+    const abort = () => subscription.fail(signal?.reason)
+    signal?.addEventListener('abort', abort)
+    subscription.onEnd = () => {
+      signal?.removeEventListener('abort', abort)
+      this.#members.delete(subscription)
+      this.#index.delete(subscription)
+      this.#expiring.delete(subscription)
+    }
+    const member = {
+      request: { token, topics: options.topics, namespaces: options.namespaces },
+      doubts: 0,
+      checking: false,
+    }
+    this.#members.set(subscription, member)
+    this.#index.add(subscription)
+    if (this.#authenticate) {
+      subscription.hold = -1
+      subscription.ready = this.#check(subscription, member, (error) => error)
+      subscription.ready.catch(ignore)
+    }
+    return subscription
+  }
+
+  revoke(token: string): void {
+    for (const [subscription, { request }] of this.#members) {
+      if (request.token === token)
+        subscription.fail(revokedError('The token of this subscription was revoked.', subscription))
+    }
+  }
+
+  recheck(token?: string): void {
+    if (!this.#authenticate) return
+    for (const [subscription, member] of this.#members) {
+      if (token !== undefined && member.request.token !== token) continue
+      member.doubts++
+      subscription.hold = Math.min(subscription.hold, this.#buffer.newestIndex)
+      if (member.checking) continue
+      const refuse = (cause: unknown) => revokedError('Access was withdrawn.', subscription, cause)
+      this.#check(subscription, member, refuse).catch(ignore)
+    }
+  }
+
+  flushed(): Promise<void> {
+    return this.#buffer.flushed()
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#shutDown()
+    return this.#closed
+  }
+
+  async #shutDown(): Promise<void> {
+    this.#stopExpiry?.()
+    const message = 'The subscription was closed by the server, the client should resubscribe.'
+    for (const subscription of [...this.#members.keys()]) {
+      subscription.fail(new SpillwayError('SHUTDOWN', message, { cursor: subscription.cursor }))
+    }
+    this.#stopFollowing()
+    this.#buffer.close()
+    await this.#log.close()
+  }
+
+  /** Asks until an answer is about the present, and lets the subscription go on or end with it. */
+  async #check(subscription: BrokerSubscription, member: Member, refusal: (cause: unknown) => unknown): Promise<void> {
+    member.checking = true
+    try {
+      let access: Access | undefined
+      let doubts: number
+      do {
+        doubts = member.doubts
+        access = await this.#authenticate?.(member.request)
+      } while (doubts !== member.doubts)
+      if (subscription.closed) return
+      if (access?.expiresAt !== undefined && this.#clock.now() >= access.expiresAt) throw subscription.expire()
+      this.#limitLife(subscription, access?.expiresAt ?? Number.POSITIVE_INFINITY)
+      subscription.hold = Number.POSITIVE_INFINITY
+      subscription.wake()
+    } catch (cause) {
+      const error = refusal(cause)
+      subscription.fail(error)
+      throw error
+    } finally {
+      member.checking = false
+    }
+  }
+
+  #limitLife(subscription: BrokerSubscription, expiresAt: number): void {
+    subscription.expiresAt = expiresAt
+    if (expiresAt === Number.POSITIVE_INFINITY) {
+      this.#expiring.delete(subscription)
+      return
+    }
+    this.#expiring.add(subscription)
+    this.#stopExpiry ??= this.#clock.after(expiryInterval, () => this.#expire())
+  }
+
+  // A timer per token would trust a clock that can be set; looking twice a second does not.
+  #expire(): void {
+    this.#stopExpiry = undefined
+    const now = this.#clock.now()
+    for (const subscription of this.#expiring) if (now >= subscription.expiresAt) subscription.expire()
+    if (this.#expiring.size > 0) this.#stopExpiry = this.#clock.after(expiryInterval, () => this.#expire())
+  }
+
+  /** What others appended to the log may be more than this broker keeps in memory; its readers then find it in the log. */
+  #take(batch: StoredBatch): void {
+    if (batch.bytes <= this.#maxBytes) this.#buffer.append(batch)
+    else this.#buffer.skip(batch.index)
+  }
+
+  /** Tells the level readers of what they want. */
+  #dispatch({ batches, gap, end, index }: Delivery<StoredBatch>): void {
+    const dispatched = this.#dispatched
+    if (gap) for (const subscription of this.#members.keys()) subscription.unlevel()
+    dispatched.place = end - batches.length
+    for (const batch of batches) {
+      for (const event of batch.events) this.#index.visit(event, this.#notify)
+      dispatched.place++
+      dispatched.index = batch.index
+    }
+    dispatched.index = index
+  }
+
+  readonly #notify = (subscription: BrokerSubscription): void => {
+    subscription.notify(this.#dispatched.place + 1, this.#dispatched.index)
+  }
+
+  #checkSize(pending: PendingBatch): PendingBatch {
+    if (pending.bytes <= this.#maxBytes) return pending
+    throw new SpillwayError(
+      'TOO_LARGE',
+      `The batch has ${pending.bytes} bytes, maxBytes is ${this.#maxBytes}. Nothing was stored.`,
+    )
+  }
+
+  #locate(from: From): Start {
+    const buffer = this.#buffer
+    if (typeof from === 'object' && from !== null) return this.#locateAt(from)
+    if (from === 'latest') return buffer.locate('latest')
+    if (from === 'earliest') return this.#after(Math.min(this.#log.floor, buffer.floor))
+    if (typeof from !== 'string') return this.#after(from)
+    const { epoch, index } = parseCursor(from)
+    if (epoch === this.#log.epoch) return this.#after(index)
+    const start = this.#locate('earliest')
+    return { ...start, epoch, gap: { after: index, before: start.index + 1, reason: 'epoch' } }
+  }
+
+  /** After `index`: in the buffer, or before it where the log still has something. */
+  #after(index: number): Start {
+    const { floor } = this.#log
+    if (!(index < this.#buffer.floor) || floor >= this.#buffer.floor) return this.#buffer.locate(index)
+    checkIndex('from', index, 0)
+    return { place: beforeBuffer, index, reason: index < floor ? 'retention' : 'lag' }
+  }
+
+  #locateAt({ at, exact = false }: { at: number; exact?: boolean }): Start {
+    checkIndex('from.at', at, 0)
+    if (at === 0) return this.#locate('earliest')
+    const buffer = this.#buffer
+    const place = Math.min(buffer.placeAtOrAfter(at), Math.max(buffer.lastPlace, buffer.firstPlace))
+    if (exact && (buffer.at(place) === undefined || buffer.indexAt(place) !== at)) {
+      const kept = `${buffer.oldestIndex ?? 'none'} to ${buffer.newestIndex}`
+      throw new SpillwayError('NOT_KEPT', `Requested index not in buffer: ${at}. Kept: ${kept}.`)
+    }
+    if (at <= buffer.floor) return this.#after(at - 1)
+    if (buffer.retained === 0) return this.#after(Math.max(this.#log.last - 1, this.#log.floor))
+    return { place: place - 1, index: place > buffer.firstPlace ? buffer.indexAt(place - 1) : buffer.floor }
+  }
+}
+
+function shutdownError(): SpillwayError {
+  return new SpillwayError('SHUTDOWN', 'The broker was closed.')
+}
+
+function revokedError(message: string, { cursor }: BrokerSubscription, cause?: unknown): SpillwayError {
+  return new SpillwayError('REVOKED', message, { cause, cursor })
+}
+
+function ignore(): void {}

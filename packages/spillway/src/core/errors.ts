@@ -1,0 +1,154 @@
+import type { Gap } from './event.ts'
+
+/** Codes are stable; messages are for people and may change. {@link errorTable} says what each one means. */
+export type ErrorCode =
+  | 'CLOSED'
+  | 'SHUTDOWN'
+  | 'LAGGED'
+  | 'STALLED'
+  | 'LOG_FAILED'
+  | 'INVALID'
+  | 'CONFIG'
+  | 'UNAUTHORIZED'
+  | 'FORBIDDEN'
+  | 'REVOKED'
+  | 'EXPIRED'
+  | 'NOT_FOUND'
+  | 'METHOD'
+  | 'NOT_ACCEPTABLE'
+  | 'UNSUPPORTED_TYPE'
+  | 'TOO_LARGE'
+  | 'INDEX_ORDER'
+  | 'NOT_KEPT'
+  | 'INTERNAL'
+
+/** What a code means to whoever meets it: the answer on HTTP and WebSocket, and whether trying again can help. */
+export interface ErrorInfo {
+  /** HTTP status of a refusal. */
+  readonly status: number
+  /** WebSocket close code. 4000 to 4499: come back and resume. 4500 to 4999: the same attempt fails again. */
+  readonly closeCode: number
+  /** Whether the same call may succeed later, unchanged. */
+  readonly retryable: boolean
+  /** What to do, for a person. */
+  readonly advice: string
+}
+
+function comeBack(closeCode: number, status: number, advice: string): ErrorInfo {
+  return { status, closeCode, retryable: true, advice }
+}
+
+function giveUp(closeCode: number, status: number, advice: string): ErrorInfo {
+  return { status, closeCode, retryable: false, advice }
+}
+
+/** Every code of a {@link SpillwayError}. `docs/errors.md` is generated from this table. */
+export const errorTable: Readonly<Record<ErrorCode, ErrorInfo>> = {
+  CLOSED: comeBack(4000, 503, 'This reader or broker was closed. Open a new subscription from the last cursor.'),
+  SHUTDOWN: comeBack(
+    4001,
+    503,
+    'The server is going away. Resubscribe with the last cursor; another or the restarted server goes on from it.',
+  ),
+  LAGGED: comeBack(
+    4002,
+    410,
+    'Batches were dropped before this reader saw them. Reload the state that they describe, then resume from the cursor of the gap, or subscribe with onLag "skip" to be told and go on.',
+  ),
+  STALLED: comeBack(
+    4003,
+    503,
+    'The connection took no bytes for the stall timeout. Read faster or ask for less, and resume with the last cursor.',
+  ),
+  LOG_FAILED: comeBack(
+    4004,
+    503,
+    'The log could not store the events; none of them was published. See the cause, then publish again.',
+  ),
+  INVALID: giveUp(4500, 400, 'Correct the field that the message names.'),
+  CONFIG: giveUp(4501, 500, 'Correct the option that the message names.'),
+  UNAUTHORIZED: giveUp(4510, 401, 'Send a valid token.'),
+  FORBIDDEN: giveUp(4511, 403, 'Ask for access, or for less.'),
+  REVOKED: giveUp(
+    4512,
+    403,
+    'Access was withdrawn while the stream was open. Obtain new rights before you resubscribe.',
+  ),
+  EXPIRED: giveUp(
+    4513,
+    401,
+    'The token reached the end of its life. Resubscribe with a fresh one from the last cursor.',
+  ),
+  NOT_FOUND: giveUp(4514, 404, 'Check the path.'),
+  METHOD: giveUp(4515, 405, 'Use a method that the Allow header names.'),
+  NOT_ACCEPTABLE: giveUp(4516, 406, 'Accept text/event-stream or application/x-ndjson.'),
+  UNSUPPORTED_TYPE: giveUp(4517, 415, 'Send application/json or application/x-ndjson.'),
+  TOO_LARGE: giveUp(4518, 413, 'Publish less at once, or raise the limit that the message names.'),
+  INDEX_ORDER: giveUp(4519, 409, 'Publish with a larger index, or leave the index out.'),
+  NOT_KEPT: giveUp(4520, 410, 'Start at an index that is kept, or without exact.'),
+  INTERNAL: giveUp(4599, 500, 'This is a defect or a failed dependency of the server. Its log has the cause.'),
+}
+
+/** What {@link SpillwayError} may carry beside its message. */
+export interface SpillwayErrorOptions {
+  cause?: unknown
+  /** The loss, for `LAGGED`. */
+  gap?: Gap
+  /** Where a reader that is refused or ended may resume. */
+  cursor?: string
+}
+
+/** The one error class of Spillway. Decide by `code`; show `message`. */
+export class SpillwayError extends Error {
+  readonly code: ErrorCode
+  /** The batches that may be missing, when `code` is `LAGGED`. */
+  readonly gap: Gap | undefined
+  /** The position to resume from, where one is known. */
+  readonly cursor: string | undefined
+
+  constructor(code: ErrorCode, message: string, { cause, gap, cursor }: SpillwayErrorOptions = {}) {
+    super(message, cause === undefined ? undefined : { cause })
+    this.name = 'SpillwayError'
+    this.code = code
+    this.gap = gap
+    this.cursor = cursor
+  }
+
+  /** HTTP status of this error's code. */
+  get status(): number {
+    return errorTable[this.code].status
+  }
+
+  /** WebSocket close code of this error's code. */
+  get closeCode(): number {
+    return errorTable[this.code].closeCode
+  }
+
+  /** Whether the same call may succeed later, unchanged. */
+  get retryable(): boolean {
+    return errorTable[this.code].retryable
+  }
+
+  /** What to do, for a person. */
+  get advice(): string {
+    return errorTable[this.code].advice
+  }
+}
+
+/** Bad input: what was looked at, what it must be or do, and what came. */
+export function invalid(field: string, must: string, value: unknown): SpillwayError {
+  return new SpillwayError('INVALID', `${field} must ${must}, got ${shown(value)}.`)
+}
+
+/** `value` as a short piece of an error message: strangers' input must neither flood it nor break its line. */
+export function shown(value: unknown): string {
+  if (value === undefined) return 'undefined'
+  if (typeof value === 'function') return 'a function'
+  if (typeof value === 'symbol') return JSON.stringify(String(value)).slice(1, 60).replace(/"$/, '')
+  if (typeof value === 'bigint') return `${String(value).slice(0, 60)}n`
+  if (typeof value === 'object' && value !== null)
+    return Array.isArray(value) ? `an array of ${value.length}` : 'an object'
+  if (typeof value === 'number') return String(value)
+  const text = JSON.stringify(value)
+  return text.length > 80 ? `${text.slice(0, 76)}..."` : text
+}

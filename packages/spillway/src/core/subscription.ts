@@ -1,0 +1,391 @@
+import type { EventBuffer, Position } from './buffer.ts'
+import type { Clock } from './clock.ts'
+import { formatCursor } from './cursor.ts'
+import { SpillwayError } from './errors.ts'
+import type { Batch, Gap, StoredBatch, StoredEvent, StreamEvent } from './event.ts'
+import type { Filter } from './filter.ts'
+import type { Log } from './log.ts'
+import type { Signal } from './signal.ts'
+
+/**
+ * A reader of a broker, over whatever lies between. It pulls: what it does not ask for stays in the buffer or the log.
+ *
+ * Order    Whole batches, reduced to the events it wants, once, in publish order.
+ * Loss     Told before the next batch: with `onLag: 'skip'` as a batch with a `gap`, with `'fail'` as the error `LAGGED`.
+ * Ending   `close`, the signal, loss of access or the end of the broker end it at once; what it did not take yet is not
+ *          lost, since its `cursor` resumes.
+ */
+export interface Subscription<Event extends StreamEvent = StreamEvent>
+  extends AsyncIterable<Batch<Event>>,
+    AsyncDisposable {
+  /** Resolves when access was granted, rejects with the reason if it was not. */
+  readonly ready: Promise<void>
+  /** Resumes after everything that this reader took or passed over. Moves on also when nothing matches. */
+  readonly cursor: string
+  /** How far the newest index is ahead of this reader. 0 once it took or passed over everything. */
+  readonly lag: number
+  readonly closed: boolean
+  /**
+   * Waits for the next batch or gap. Ask for one at a time. Rejects with the signal's reason, whatever is ready, or with
+   * the `SpillwayError` that ended the subscription: `CLOSED` after `close`.
+   */
+  next(options?: { signal?: Signal }): Promise<Batch<Event>>
+  /** The next batch or gap if there is one now. Throws as `next` rejects. */
+  take(): Batch<Event> | undefined
+  /** Ends the subscription. Harmless when done twice. */
+  close(): void
+}
+
+/** What {@link BrokerSubscription.pull} finds: a batch with the events that are wanted of it, or a loss. */
+export type Pulled =
+  | { readonly batch: StoredBatch; readonly events: readonly StoredEvent[] }
+  | { readonly gap: Gap; readonly cursor: string }
+
+/** What the subscriptions of one broker share. */
+export interface Source {
+  readonly log: Log
+  readonly buffer: EventBuffer<StoredBatch>
+  readonly clock: Clock
+  /** Up to where the readers that are level have been told of what they want. */
+  readonly dispatched: Readonly<Position>
+}
+
+/** Where a subscription starts. */
+export interface Start extends Position {
+  /** The history that the reader's cursor belongs to, if it is another one. */
+  readonly epoch?: string
+  /** Why batches are missing if the log's first page says that some are. Default `lag`. */
+  readonly reason?: Gap['reason']
+}
+
+/** How many batches a reader older than the buffer takes from the log at once. */
+const pageLength = 256
+/** How many batches that do not match a reader passes over in one go, so that a narrow filter over a long history does not hold up others. */
+const maxScan = 4096
+
+/** Stands before every place of a buffer: the log has what comes next. */
+export const beforeBuffer = -1
+
+const never = Number.POSITIVE_INFINITY
+
+interface Waiting {
+  resolve(batch: Batch): void
+  reject(reason: unknown): void
+}
+
+/**
+ * A subscription in the broker's own process. Beside the public face it has one without promises, for sockets: `pull`
+ * and `onReady`.
+ *
+ * It reads the log while it is older than the buffer, then the buffer. Once it has read all it is *level*: it needs no
+ * look at batches that do not match, since the broker's index tells it of the first that does.
+ */
+export class BrokerSubscription implements Subscription {
+  readonly filter: Filter
+  ready: Promise<void> = Promise.resolve()
+  /** Called when `pull` may find something after it found nothing, or would throw. */
+  onReady: (() => void) | undefined
+  /** Called once, at the end. */
+  onEnd: (() => void) | undefined
+  /** Nothing above this index is delivered while access is being checked. -1: nothing at all. */
+  hold: number = never
+  /** Unix milliseconds from which on nothing is delivered. */
+  expiresAt: number = never
+
+  readonly #source: Source
+  readonly #onLag: 'fail' | 'skip'
+  /** The history that `#index` belongs to, until a reader from another one has been told. */
+  #epoch: string
+  #place: number
+  #index: number
+  /** A loss that is not told yet: until it is, the cursor stays before it. */
+  #gap: Gap | undefined
+  /** Why batches are missing if the log's next page says that some are. */
+  #reason: Gap['reason']
+  #level = false
+  /** Weak: a reader that stands still must not keep what buffer and log have dropped. */
+  #page: WeakRef<readonly StoredBatch[]> | undefined
+  #pageAt = 0
+  #loading = false
+  #resting = false
+  #ended = false
+  #error: unknown
+  #waiting: Waiting | undefined
+  #signal: Signal | undefined
+
+  constructor(source: Source, filter: Filter, start: Start, onLag: 'fail' | 'skip') {
+    this.#source = source
+    this.filter = filter
+    this.#epoch = start.epoch ?? source.log.epoch
+    this.#place = start.place
+    this.#index = start.gap?.after ?? start.index
+    this.#gap = start.gap
+    this.#reason = start.reason ?? 'lag'
+    this.#onLag = onLag
+  }
+
+  get cursor(): string {
+    return formatCursor(this.#epoch, this.index)
+  }
+
+  /** The index up to which this reader took or passed over everything. */
+  get index(): number {
+    return this.#level ? Math.max(this.#index, this.#source.dispatched.index) : this.#index
+  }
+
+  get lag(): number {
+    return Math.max(0, this.#source.buffer.newestIndex - this.index)
+  }
+
+  get closed(): boolean {
+    return this.#ended
+  }
+
+  next({ signal }: { signal?: Signal } = {}): Promise<Batch> {
+    if (signal?.aborted) return Promise.reject(signal.reason)
+    if (this.#waiting) {
+      return Promise.reject(
+        new SpillwayError('INVALID', 'next() was called while another waits. Ask for one batch at a time.'),
+      )
+    }
+    try {
+      const batch = this.take()
+      if (batch) return Promise.resolve(batch)
+    } catch (error) {
+      return Promise.reject(error)
+    }
+    return new Promise((resolve, reject) => {
+      this.#waiting = { resolve, reject }
+      this.#signal = signal
+      signal?.addEventListener('abort', this.#abort)
+    })
+  }
+
+  take(): Batch | undefined {
+    const pulled = this.pull()
+    if (!pulled) return undefined
+    if ('gap' in pulled) return { index: pulled.gap.before - 1, cursor: pulled.cursor, events: [], gap: pulled.gap }
+    const { batch, events } = pulled
+    return events === batch.events ? batch.view : batch.viewOf(events)
+  }
+
+  /** The next batch or loss, unparsed. `undefined`: nothing now, `onReady` will be called. Throws the error that ended the subscription. */
+  pull(): Pulled | undefined {
+    if (!this.#ended && this.expiresAt !== never && this.#source.clock.now() >= this.expiresAt) this.expire()
+    if (this.#ended) throw this.#error
+    if (this.hold < 0) return undefined
+    for (let scanned = 0; scanned < maxScan; scanned++) {
+      if (this.#gap) return this.#tell(this.#gap)
+      const batch = this.#peek()
+      if (!batch && this.#gap) continue
+      if (!batch || batch.index > this.hold) return undefined
+      this.#pass(batch)
+      const events = this.#select(batch)
+      if (events.length > 0) return { batch, events }
+    }
+    this.#rest()
+    return undefined
+  }
+
+  close(): void {
+    this.fail(new SpillwayError('CLOSED', 'The subscription was closed by its reader.', { cursor: this.cursor }))
+  }
+
+  /** Ends the subscription with `EXPIRED`, and gives back that error. */
+  expire(): SpillwayError {
+    const error = new SpillwayError('EXPIRED', 'The token of this subscription has expired.', { cursor: this.cursor })
+    this.fail(error)
+    return error
+  }
+
+  /** Ends the subscription with `error`, at once. */
+  fail(error: unknown): void {
+    if (this.#ended) return
+    this.#settleAt(this.index)
+    this.#ended = true
+    this.#error = error
+    this.#page = undefined
+    this.onEnd?.()
+    this.#settle((waiting) => waiting.reject(error))
+    this.onReady?.()
+  }
+
+  /** Looks again, after access was confirmed. */
+  wake(): void {
+    if (!this.#waiting) {
+      this.onReady?.()
+      return
+    }
+    try {
+      const batch = this.take()
+      if (batch) this.#settle((waiting) => waiting.resolve(batch))
+    } catch (error) {
+      this.#settle((waiting) => waiting.reject(error))
+    }
+  }
+
+  /** Told by the broker: a batch that may match stands at `place`, and `index` is that of the batch before it. */
+  notify(place: number, index: number): void {
+    if (!this.#level || place <= this.#place) return
+    this.#place = place - 1
+    this.#settleAt(Math.max(this.#index, index))
+    this.wake()
+  }
+
+  /** Told by the broker: from here on it cannot say what matches, look yourself. */
+  unlevel(): void {
+    if (!this.#level) return
+    this.#place = Math.max(this.#place, this.#source.dispatched.place)
+    this.#settleAt(this.index)
+    this.wake()
+  }
+
+  [Symbol.asyncIterator](): AsyncIterator<Batch, undefined> {
+    return {
+      next: () => this.next().then(toResult, toEnd),
+      return: async () => {
+        this.close()
+        return { done: true, value: undefined }
+      },
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close()
+  }
+
+  /** The batch after this reader's position: from the buffer, or from a page of the log where the buffer no longer reaches back. */
+  #peek(): StoredBatch | undefined {
+    const { buffer, log, dispatched } = this.#source
+    if (this.#level) {
+      if (dispatched.place >= buffer.lastPlace) return undefined
+      this.#place = Math.max(this.#place, dispatched.place)
+      this.#settleAt(this.index)
+    }
+    const paged = this.#page?.deref()?.[this.#pageAt]
+    if (paged) return paged
+    this.#page = undefined
+    if (this.#place + 1 < buffer.firstPlace && this.#index >= buffer.floor) {
+      this.#place = buffer.placeAtOrAfter(this.#index + 1) - 1
+    }
+    if (this.#place + 1 >= buffer.firstPlace) {
+      const batch = buffer.at(this.#place + 1)
+      this.#level = batch === undefined
+      return batch
+    }
+    if (log.floor < buffer.floor) this.#load()
+    else this.#gap = buffer.gapAfter(this.#index, 'lag')
+    return undefined
+  }
+
+  #pass({ index }: StoredBatch): void {
+    this.#index = index
+    if (this.#page) {
+      this.#pageAt++
+      return
+    }
+    this.#place++
+    this.#level = this.#place === this.#source.buffer.lastPlace
+  }
+
+  #select(batch: StoredBatch): readonly StoredEvent[] {
+    try {
+      return this.filter.select(batch)
+    } catch (error) {
+      // The reader's own filter function failed: that is the end of this reader, not of the broker.
+      this.fail(error)
+      throw error
+    }
+  }
+
+  /** Freezes the position of a reader that is no longer level. */
+  #settleAt(index: number): void {
+    this.#index = index
+    this.#level = false
+  }
+
+  /** Tells a loss and goes on after it, unless that would tell of what came after access was put in doubt. */
+  #tell({ after, before, reason }: Gap): Pulled | undefined {
+    if (before - 1 > this.hold) return undefined
+    const { buffer, log } = this.#source
+    // More may have gone since the loss was found, unless what comes next is at hand.
+    const floor = Math.min(buffer.floor, log.floor)
+    const isKept = this.#page?.deref() !== undefined || floor < before
+    const oldest = floor < buffer.floor ? floor + 1 : buffer.gapAfter(after, reason).before
+    const gap: Gap = { after, before: isKept ? before : oldest, reason }
+    const error = lagError(gap, formatCursor(log.epoch, gap.before - 1))
+    if (this.#onLag === 'fail') {
+      this.fail(error)
+      throw error
+    }
+    this.#gap = undefined
+    this.#epoch = log.epoch
+    this.#index = gap.before - 1
+    this.#place =
+      buffer.firstPlace > 1 && this.#index < buffer.floor ? beforeBuffer : buffer.placeAtOrAfter(gap.before) - 1
+    return { gap, cursor: this.cursor }
+  }
+
+  #load(): void {
+    if (this.#loading) return
+    this.#loading = true
+    const { log } = this.#source
+    log.read(this.#index, pageLength).then(
+      ({ floor, batches }) => {
+        this.#loading = false
+        if (this.#ended) return
+        this.#page = new WeakRef(batches)
+        this.#pageAt = 0
+        if (floor > this.#index) {
+          this.#gap = { after: this.#index, before: batches[0]?.index ?? floor + 1, reason: this.#reason }
+        }
+        this.#reason = 'lag'
+        this.wake()
+      },
+      (cause: unknown) => {
+        this.#loading = false
+        this.fail(new SpillwayError('LOG_FAILED', 'The log could not be read.', { cause, cursor: this.cursor }))
+      },
+    )
+  }
+
+  /** Goes on in a later macrotask. */
+  #rest(): void {
+    if (this.#resting) return
+    this.#resting = true
+    this.#source.clock.defer(() => {
+      this.#resting = false
+      if (!this.#ended) this.wake()
+    })
+  }
+
+  readonly #abort = (): void => {
+    const reason = this.#signal?.reason
+    this.#settle((waiting) => waiting.reject(reason))
+  }
+
+  #settle(how: (waiting: Waiting) => void): void {
+    const waiting = this.#waiting
+    if (!waiting) return
+    this.#signal?.removeEventListener('abort', this.#abort)
+    this.#signal = undefined
+    this.#waiting = undefined
+    how(waiting)
+  }
+}
+
+const toResult = (value: Batch): IteratorResult<Batch, undefined> => ({ done: false, value })
+
+function toEnd(error: unknown): IteratorResult<Batch, undefined> {
+  if (error instanceof SpillwayError && error.code === 'CLOSED') return { done: true, value: undefined }
+  throw error
+}
+
+function lagError(gap: Gap, cursor: string): SpillwayError {
+  const missed = `Batches after index ${gap.after} and before ${gap.before} may be missing (${gap.reason}).`
+  return new SpillwayError(
+    'LAGGED',
+    `${missed} Resume from the error's cursor, or subscribe with onLag "skip" to be told and go on.`,
+    { gap, cursor },
+  )
+}

@@ -1,0 +1,103 @@
+// Every check and every test; the last line is `N passed, N failed[, N skipped]`. CONTRIBUTING.md says how to run a part.
+import { checkImports } from './checks/imports.mjs'
+import { checkNoDependencies, checkPackages } from './checks/packages.mjs'
+import { checkRepository } from './checks/repository.mjs'
+import { checkDocs } from './docs.mjs'
+import { pinnedNode, problemsOf, root, run, runTool, systemNode } from './lib.mjs'
+import { installSystemPrograms } from './system.mjs'
+import { testFiles, testsOn } from './tests.mjs'
+
+const only = process.argv.find((argument) => argument.startsWith('--only='))?.slice('--only='.length)
+const wantedFiles = process.argv.slice(2).filter((argument) => !argument.startsWith('-'))
+
+const biome = (...args) => runTool('@biomejs/biome/bin/biome', [...args, '--colors=off'])
+const tsc = (...args) => runTool('typescript/bin/tsc', args)
+
+const checks = [
+  {
+    name: 'format and lint',
+    problems: async () => problemsOf(await biome('ci'), '`npm run format` mends most of this.'),
+  },
+  // Compiles too, so no choice of steps leaves it out.
+  { name: 'types', always: true, problems: async () => problemsOf(await tsc('-b')) },
+  { name: 'types without Node or DOM', problems: async () => problemsOf(await tsc('-p', 'tsconfig.portable.json')) },
+  { name: 'import directions', problems: () => checkImports() },
+  { name: 'library without dependencies', problems: () => checkNoDependencies() },
+  { name: 'packages as published', problems: checkPackages },
+  { name: 'nothing of this machine in the repository', problems: () => checkRepository() },
+  { name: 'generated docs', problems: () => checkDocs() },
+]
+
+const suites = [
+  { name: 'tests of the checks', folder: 'scripts', node: pinnedNode },
+  { name: 'tests of spillway', folder: 'packages/spillway', node: pinnedNode, required: true },
+  { name: "tests of spillway on the system's Node", folder: 'packages/spillway', node: systemNode, below: 22 },
+  { name: 'tests of @spillway/server', folder: 'packages/server', node: pinnedNode, required: true },
+  { name: 'tests of bench', folder: 'bench', node: pinnedNode },
+  { name: 'tests of examples', folder: 'examples', node: pinnedNode },
+]
+
+const total = { passed: 0, failed: 0, skipped: 0 }
+let ran = 0
+await main()
+
+async function main() {
+  const wantedChecks = checks.filter(({ name, always }) => always || (isWanted(name) && wantedFiles.length === 0))
+  for (const check of wantedChecks) await runCheck(check)
+  const wantedSuites = suites.filter((suite) => isWanted(suite.name))
+  if (wantedSuites.length > 0) await installSystemPrograms()
+  for (const suite of wantedSuites) await runSuite(suite)
+  if (ran === 0) fail(`No step or test file matches ${process.argv.slice(2).join(' ')}.`)
+  const skipped = total.skipped > 0 ? `, ${total.skipped} skipped` : ''
+  console.log(`\n${total.passed} passed, ${total.failed} failed${skipped}`)
+  process.exitCode = total.failed > 0 ? 1 : 0
+}
+
+function isWanted(name) {
+  return only === undefined || name.includes(only)
+}
+
+async function runCheck({ name, problems }) {
+  if (isWanted(name) && wantedFiles.length === 0) ran++
+  console.log(`- ${name}`)
+  const started = performance.now()
+  const found = await Promise.resolve()
+    .then(problems)
+    .catch((error) => [error.stack])
+  if (found.length > 0) return fail(found.join('\n'))
+  total.passed++
+  console.log(`  ok (${seconds(started)})`)
+}
+
+async function runSuite({ name, folder, node, required, below = Infinity }) {
+  const files = testFiles(root, folder, wantedFiles)
+  if (files.length === 0) {
+    if (required && wantedFiles.length === 0) fail(`${name}: there are none`)
+    return
+  }
+  ran++
+  const version = (await run(node, ['--version'])).output.trim()
+  console.log(`- ${name} (Node ${version.slice(1)})`)
+  if (Number.parseInt(version.slice(1), 10) >= below) {
+    total.skipped++
+    console.log(`  skipped: this step is for a Node below ${below}, the oldest supported; run npm with one to have it`)
+    return
+  }
+  const started = performance.now()
+  const verbose = wantedFiles.length > 0
+  const { passed, failed, skipped, problem } = await testsOn(node, root, folder, files, { verbose })
+  total.passed += passed
+  total.failed += failed
+  total.skipped += skipped
+  if (problem) fail(problem)
+  console.log(`  ${passed} passed, ${failed} failed, ${skipped} skipped (${seconds(started)})`)
+}
+
+function fail(message) {
+  total.failed++
+  console.log(`${message.replace(/^(?=.)/gm, '    ')}\n  FAILED`)
+}
+
+function seconds(started) {
+  return `${((performance.now() - started) / 1000).toFixed(1)} s`
+}
