@@ -51,7 +51,7 @@ const done: Promise<void> = Promise.resolve()
  *          indexes it missed; a stalled reader keeps one item alive and nothing else.
  * Waking   `append` stores and schedules one microtask per tick, which wakes all. A burst within one tick that is
  *          longer than the buffer overruns readers that await: `await flushed()` between its parts. Followers are
- *          served before a batch that they have not seen is overwritten.
+ *          served before a batch that they have not seen is overwritten, unless it is a follower that appends.
  * Closing  After `appendError` or `close`, readers get what was appended before, then the error, on every call.
  */
 export class EventBuffer<T extends { readonly index: number }> {
@@ -171,7 +171,7 @@ export class EventBuffer<T extends { readonly index: number }> {
 
   /**
    * A reader that pulls: `for await`, `next()` or `take()`. Without a signal all readers that wait at one place share
-   * one promise; with one, each has its own and can be stopped while it waits. Throws `INVALID` for a `from` that is no position.
+   * one promise; with one, each has its own and can be stopped while it waits; `return()` it to let go of the signal. Throws `INVALID` for a `from` that is no position.
    */
   read({ from = 'latest', signal }: { from?: From; signal?: Signal } = {}): BufferReader<T> {
     return new BufferReader(this, this.locate(from), signal)

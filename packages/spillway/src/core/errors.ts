@@ -144,11 +144,15 @@ export function invalid(field: string, must: string, value: unknown): SpillwayEr
 export function shown(value: unknown): string {
   if (value === undefined) return 'undefined'
   if (typeof value === 'function') return 'a function'
-  if (typeof value === 'symbol') return JSON.stringify(String(value)).slice(1, 60).replace(/"$/, '')
+  if (Array.isArray(value)) return `an array of ${value.length}`
+  if (typeof value === 'object' && value !== null) return 'an object'
   if (typeof value === 'bigint') return `${String(value).slice(0, 60)}n`
-  if (typeof value === 'object' && value !== null)
-    return Array.isArray(value) ? `an array of ${value.length}` : 'an object'
-  if (typeof value === 'number') return String(value)
-  const text = JSON.stringify(value)
+  if (typeof value !== 'string' && typeof value !== 'symbol') return String(value)
+  // JSON escapes C0 but not DEL and C1, which terminals obey.
+  const text = JSON.stringify(String(value)).replace(
+    /[\u007f-\u009f]/g,
+    (char) => `\\u00${char.charCodeAt(0).toString(16)}`,
+  )
+  if (typeof value === 'symbol') return text.slice(1, 60).replace(/"$/, '')
   return text.length > 80 ? `${text.slice(0, 76)}..."` : text
 }

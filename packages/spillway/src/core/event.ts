@@ -93,6 +93,11 @@ export class JsonText {
     }
     this.text = text
   }
+
+  /** Inside another payload it would be stored as an object with a text. */
+  toJSON(): never {
+    throw new SpillwayError('INVALID', 'a JsonText must be the whole payload')
+  }
 }
 
 /** An event as logs, buffers and encoders hold it: names checked, the payload as one line of JSON. */

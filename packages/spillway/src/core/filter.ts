@@ -5,7 +5,7 @@ import type { StoredBatch, StoredEvent, StreamEvent } from './event.ts'
 export type TopicFilter = Readonly<Record<string, readonly string[]>>
 
 export interface FilterOptions {
-  /** Default: everything. */
+  /** Default: everything. No topics, or a topic without keys, want nothing. */
   topics?: TopicFilter
   /** Namespaces that pass, `*` for all. Events without a namespace always pass. Default: all. */
   namespaces?: readonly string[]

@@ -50,6 +50,7 @@ test('a stranger’s value is shown short and on one line', () => {
     ['an object', 'an array of 2', 'Symbol(s)'],
   )
   assert.doesNotMatch(shown(Symbol('a\nb')), /\n/)
+  assert.equal(shown('\u009b31m\u007f'), '"\\u009b31m\\u007f"')
   assert.doesNotMatch(
     shown(() => {
       return 1

@@ -162,7 +162,10 @@ test('a payload nests at most 64 levels deep, given as a value or as text', () =
   refused({ ...good, payload: new JsonText('['.repeat(10_000) + ']'.repeat(10_000)) }, 'event.payload', '64')
   refused({ ...good, payload: nested(10_000) }, 'event.payload')
   const brackets = '[{'.repeat(100)
-  assert.equal(stored([brackets, '"', '\\']), JSON.stringify([brackets, '"', '\\']))
+  for (const text of [brackets, `"${brackets}`, `\\"${brackets}`, `\\\\${brackets}`]) {
+    assert.equal(stored(text), JSON.stringify(text), 'brackets in a string nest nothing')
+  }
+  refused({ ...good, payload: ['\\', nested(64)] }, 'event.payload', '64')
 })
 
 test('every JSON value comes back as it was published', () => {
@@ -242,4 +245,8 @@ test('a stored batch knows its cursor, and makes its view once', () => {
     [1, 2],
   )
   assert.equal(batch.viewOf(batch.events.slice(1)).events[0], batch.view.events[1])
+})
+
+test('a JsonText inside another payload is refused', () => {
+  refused({ ...good, payload: { part: new JsonText('1') } }, 'event.payload', 'JsonText')
 })
