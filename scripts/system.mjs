@@ -6,6 +6,9 @@ import { run } from './lib.mjs'
 const programs = [
   { names: ['chromium', 'chromium-browser', 'google-chrome'], debian: 'chromium', needed: 'tests in a real browser' },
   { names: ['curl'], debian: 'curl', needed: 'tests with curl' },
+  { names: ['nginx'], debian: 'nginx-light', needed: 'tests behind nginx' },
+  { names: ['haproxy'], debian: 'haproxy', needed: 'tests behind haproxy' },
+  { names: ['caddy'], debian: 'caddy', needed: 'tests behind caddy' },
 ]
 
 /** Installs what is missing where that is possible, says what is not, and never fails. */
@@ -23,7 +26,7 @@ export async function installSystemPrograms() {
   }
 }
 
-const onPath = (name) => process.env.PATH.split(path.delimiter).some((folder) => existsSync(path.join(folder, name)))
+const onPath = (name) => process.env.PATH.split(path.delimiter).concat('/usr/sbin').some((folder) => existsSync(path.join(folder, name)))
 
 async function aptInstall(packages) {
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }

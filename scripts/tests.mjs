@@ -23,7 +23,8 @@ export async function testsOn(node, root, folder, files, { verbose = false, time
       '--enable-source-maps',
       '--expose-gc',
       '--test',
-      '--test-concurrency=2',
+      // One at a time: the tests of faults measure memory and delays, and drive more processes of their own.
+      '--test-concurrency=1',
       `--test-timeout=${timeout}`,
       `--test-reporter=${reporter}`,
       '--test-reporter-destination=stdout',

@@ -8,7 +8,7 @@ import { createPage } from './page.ts'
 
 export interface ServerOptions
   extends Pick<BrokerOptions, 'capacity' | 'maxBytes' | 'maxAge'>,
-    Pick<HandlerOptions, 'heartbeat' | 'stallTimeout' | 'maxBody'> {
+    Pick<HandlerOptions, 'heartbeat' | 'stallTimeout' | 'streamAge' | 'maxStreams' | 'maxStreamsPerToken' | 'maxBody'> {
   /** Where events come from beside publishers. `host`: the counters of this machine, once a second. Default `none`. */
   source?: 'host' | 'none'
   /** Default: silent. */
@@ -29,26 +29,26 @@ export interface SpillwayServer {
 
 const defaultCapacity = 10_000
 const defaultGrace = 4000
+/** Milliseconds within which headers and whole requests must have come: Node's own are made for uploads, and for a minute of silence. */
+const requestLimits = { headersTimeout: 10_000, requestTimeout: 60_000, connectionsCheckingInterval: 2_000 }
 
 /** Throws the library's `CONFIG` for a bad option. */
 export function createServer({
   capacity = defaultCapacity,
   maxBytes,
   maxAge,
-  heartbeat,
-  stallTimeout,
-  maxBody,
   source = 'none',
   log = silentLog,
+  ...faces
 }: ServerOptions = {}): SpillwayServer {
   const broker = createBroker(defined({ capacity, maxBytes, maxAge }))
   const onError = (error: unknown) => log.error('A request failed', { error })
-  const answer = toNodeHandler(broker, { ...defined({ heartbeat, stallTimeout, maxBody }), onError })
+  const answer = toNodeHandler(broker, { ...defined(faces), onError })
   const showPage = createPage()
   let host: HostSource | undefined
   let closed: Promise<void> | undefined
 
-  const http = createHttpServer((request, response) => {
+  const http = createHttpServer(requestLimits, (request, response) => {
     // A connection that was busy when the server closed is idle once it is answered.
     if (closed) response.setHeader('connection', 'close')
     response.on('close', () => closed && http.closeIdleConnections())

@@ -14,6 +14,8 @@ const commands: ReadonlyMap<string, Command> = new Map(
 /** Runs the command line and resolves with the exit code: 0 fine, 1 failed, 2 wrong usage. */
 export async function main(args: readonly string[]): Promise<number> {
   const [first = 'help', ...rest] = args
+  // The server goes on without its output, and tail knows what to do about it.
+  if (first !== 'serve' && first !== 'tail') process.stdout.on('error', endWithoutOutput)
   try {
     if (first === '--version' || first === '-v') return print(`${packageVersion()}\n`)
     if (first === 'help' || first === '--help' || first === '-h') return print(helpFor(rest[0]))
@@ -21,6 +23,13 @@ export async function main(args: readonly string[]): Promise<number> {
   } catch (error) {
     return complain(error, commands.has(first) ? `spillway ${first}` : 'spillway')
   }
+}
+
+/** Whoever reads the output may stop before it ends (`| head`); anything else that keeps it from being written is a failure. */
+function endWithoutOutput(error: NodeJS.ErrnoException): void {
+  if (error.code === 'EPIPE') process.exit(0)
+  process.stderr.write(`spillway: the output could not be written: ${error.message}\n`)
+  process.exit(1)
 }
 
 function print(text: string): number {

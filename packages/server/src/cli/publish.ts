@@ -1,3 +1,4 @@
+import { fstatSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { LineSplitter, LineTooLong } from '../lines.ts'
 import { jsonOf, Refused, type Remote, request, Unreachable } from '../remote.ts'
@@ -139,6 +140,7 @@ interface Chunk {
 async function publishLines(remote: Remote): Promise<Stored | undefined> {
   if (process.stdin.isTTY)
     throw new UsageError('Nothing to publish. Give --topic and --type, or NDJSON on standard input.')
+  if (fstatSync(process.stdin.fd).isDirectory()) throw new UsageError('Standard input is a directory, not NDJSON.')
   const publisher = new LinePublisher(remote)
   const splitter = new LineSplitter(maxRequestBytes)
   try {

@@ -25,6 +25,17 @@ const options = {
     value: '<time>',
     help: 'A reader that takes no bytes for this long is cut off. Default: 30s; 40s for Nomad clients',
   },
+  'stream-age': {
+    type: 'string',
+    value: '<time>',
+    help: 'A stream is ended after this long, less up to a tenth; readers resume exactly. Default: 15m',
+  },
+  'max-streams': { type: 'string', value: '<n>', help: 'Streams that may be open at once. Default: 20000' },
+  'max-streams-per-token': {
+    type: 'string',
+    value: '<n>',
+    help: 'Streams that may be open at once for one token. Default: no limit',
+  },
   'max-body': { type: 'string', value: '<size>', help: 'Bytes that one publish request may have. Default: 1m' },
   source: {
     type: 'string',
@@ -87,6 +98,10 @@ function read(values: Values<typeof options>): ServerOptions {
   if (maxAge !== undefined) read.maxAge = duration('--max-age', maxAge, 1, mostAge)
   if (heartbeat !== undefined) read.heartbeat = duration('--heartbeat', heartbeat, 100, 30_000)
   if (stallTimeout !== undefined) read.stallTimeout = duration('--stall-timeout', stallTimeout, 1, mostMs)
+  const { 'stream-age': streamAge, 'max-streams': maxStreams, 'max-streams-per-token': perToken } = values
+  if (streamAge !== undefined) read.streamAge = duration('--stream-age', streamAge, 1000, mostMs)
+  if (maxStreams !== undefined) read.maxStreams = integer('--max-streams', maxStreams, 1, mostMs)
+  if (perToken !== undefined) read.maxStreamsPerToken = integer('--max-streams-per-token', perToken, 1, mostMs)
   if (values['max-body'] !== undefined) read.maxBody = size('--max-body', values['max-body'], 1, 2 ** 30)
   if (values.source !== undefined) read.source = choice('--source', values.source, ['host', 'none'])
   return read

@@ -1,7 +1,7 @@
 import { EventBuffer, type EventBufferOptions, type Position } from './buffer.ts'
 import { type Clock, systemClock } from './clock.ts'
 import { formatCursor, parseCursor } from './cursor.ts'
-import { invalid, SpillwayError } from './errors.ts'
+import { invalid, SpillwayError, shown } from './errors.ts'
 import {
   type BatchInput,
   checkIndex,
@@ -20,16 +20,17 @@ import type { Delivery } from './reader.ts'
 import type { Signal } from './signal.ts'
 import { BrokerSubscription, beforeBuffer, type Source, type Start, type Subscription } from './subscription.ts'
 
-export interface BrokerOptions
-  extends Pick<EventBufferOptions<StoredBatch>, 'capacity' | 'maxBytes' | 'maxAge' | 'clock'> {
+export interface BrokerOptions extends Pick<EventBufferOptions<StoredBatch>, 'capacity' | 'maxAge' | 'clock'> {
+  /** UTF-8 bytes of payloads and names that are kept at most; a larger batch is refused. 0: no limit. Default 64 MiB. */
+  maxBytes?: number | undefined
   /** Where batches are kept. Default: memory, with the limits of this broker. The broker closes it when it is closed. */
-  log?: Log
+  log?: Log | undefined
   /**
    * Called for every subscription and again when its rights may have changed. Throw or reject to refuse, best with a
    * `SpillwayError` of code `UNAUTHORIZED` or `FORBIDDEN`. It may take its time: it delays nobody but that reader.
    * Default: everybody may read all.
    */
-  authenticate?: (request: AccessRequest) => Access | undefined | Promise<Access | undefined>
+  authenticate?: ((request: AccessRequest) => Access | undefined | Promise<Access | undefined>) | undefined
 }
 
 /** Who wants to read what. */
@@ -42,7 +43,7 @@ export interface AccessRequest {
 
 export interface Access {
   /** Unix milliseconds at which the subscription ends with `EXPIRED`. Default: never. */
-  expiresAt?: number
+  expiresAt?: number | undefined
 }
 
 /**
@@ -53,13 +54,13 @@ export type From = 'latest' | 'earliest' | (string & {}) | number | { readonly a
 
 export interface SubscribeOptions extends FilterOptions {
   /** Default `latest`. */
-  from?: From
+  from?: From | undefined
   /** `fail`, the default: a loss rejects with `LAGGED`. `skip`: it is told as a batch with a `gap`, and the stream goes on. */
-  onLag?: 'fail' | 'skip'
+  onLag?: 'fail' | 'skip' | undefined
   /** Ends the subscription; a waiting `next` rejects with its reason. */
-  signal?: Signal
+  signal?: Signal | undefined
   /** Whom `authenticate`, `revoke` and `recheck` know this reader by. Default `''`. */
-  token?: string
+  token?: string | undefined
 }
 
 /** What a broker holds at a moment. */
@@ -94,9 +95,11 @@ export interface Broker<Topics extends object = TopicMap> {
    * Starts a subscription at once; its `ready` and `next` reject if access is refused.
    * Throws `INVALID` for bad options, `NOT_KEPT` for an `exact` index that is not in the buffer, `SHUTDOWN` after `close`.
    */
-  subscribe<Wanted extends keyof Topics & string = keyof Topics & string>(
-    options?: Omit<SubscribeOptions, 'topics'> & { topics?: { readonly [Topic in Wanted]: readonly string[] } },
-  ): Subscription<EventOf<Pick<Topics, Wanted>>>
+  subscribe<Wanted extends (keyof Topics & string) | '*' = '*'>(
+    options?: Omit<SubscribeOptions, 'topics'> & {
+      topics?: { readonly [Topic in Wanted]: readonly string[] } | undefined
+    },
+  ): Subscription<EventOf<'*' extends Wanted ? Topics : Pick<Topics, Wanted & keyof Topics>>>
   /** Ends all subscriptions of `token` with `REVOKED`, at once, whatever `authenticate` would say. */
   revoke(token: string): void
   /**
@@ -129,6 +132,7 @@ interface Member {
   /** Grows with every doubt about its access: an answer to an older question does not count. */
   doubts: number
   checking: boolean
+  readonly stopListening: (() => void) | undefined
 }
 
 /** The broker that {@link createBroker} makes. Its subscriptions also have the face without promises that sockets use. */
@@ -139,6 +143,7 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
   readonly #maxBytes: number
   readonly #authenticate: BrokerOptions['authenticate']
   readonly #members = new Map<BrokerSubscription, Member>()
+  readonly #leaders = new Set<BrokerSubscription>()
   readonly #index = new FilterIndex<BrokerSubscription>()
   readonly #dispatched: Position
   readonly #source: Source
@@ -148,6 +153,9 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
   #closed: Promise<void> | undefined
 
   constructor({ capacity, maxBytes, maxAge, log, authenticate, clock = systemClock }: BrokerOptions) {
+    if (authenticate !== undefined && typeof authenticate !== 'function') {
+      throw new SpillwayError('CONFIG', `authenticate must be a function, got ${shown(authenticate)}.`)
+    }
     const limits = { capacity, maxBytes: maxBytes ?? defaultMaxBytes, maxAge, clock }
     this.#log = log ?? memoryLog(limits)
     this.#buffer = new EventBuffer<StoredBatch>({ ...limits, sizeOf: (batch) => batch.bytes, floor: this.#log.last })
@@ -155,7 +163,14 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     this.#clock = clock
     this.#authenticate = authenticate
     this.#dispatched = this.#buffer.locate('latest')
-    this.#source = { log: this.#log, buffer: this.#buffer, clock, dispatched: this.#dispatched }
+    this.#source = {
+      log: this.#log,
+      buffer: this.#buffer,
+      clock,
+      index: this.#index,
+      dispatched: this.#dispatched,
+      ended: this.#remove,
+    }
     this.#buffer.follow((delivery) => this.#dispatch(delivery))
     this.#stopFollowing = this.#log.follow((batch) => this.#take(batch))
   }
@@ -200,32 +215,30 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     }
   }
 
-  subscribe(options: SubscribeOptions = {}): BrokerSubscription {
+  /** `compiled`: the filter that the options describe, where many share one. */
+  subscribe(options: SubscribeOptions & { compiled?: Filter } = {}): BrokerSubscription {
     if (this.#closed) throw shutdownError()
     const { from = 'latest', onLag = 'fail', signal, token = '' } = options
     if (onLag !== 'fail' && onLag !== 'skip') throw invalid('onLag', 'be "fail" or "skip"', onLag)
     if (typeof token !== 'string') throw invalid('token', 'be a string', token)
     if (signal?.aborted) throw signal.reason
-    const subscription = new BrokerSubscription(this.#source, new Filter(options), this.#locate(from), onLag)
-    const abort = () => subscription.fail(signal?.reason)
-    signal?.addEventListener('abort', abort)
-    subscription.onEnd = () => {
-      signal?.removeEventListener('abort', abort)
-      this.#members.delete(subscription)
-      this.#index.delete(subscription)
-      this.#expiring.delete(subscription)
-    }
-    const member = {
+    const subscription = new BrokerSubscription(
+      this.#source,
+      options.compiled ?? new Filter(options),
+      this.#locate(from),
+      onLag,
+    )
+    const member: Member = {
       request: { token, topics: options.topics, namespaces: options.namespaces },
       doubts: 0,
       checking: false,
+      stopListening: signal && onAbort(signal, () => subscription.fail(signal.reason)),
     }
     this.#members.set(subscription, member)
     this.#index.add(subscription)
     if (this.#authenticate) {
-      subscription.hold = -1
-      subscription.ready = this.#check(subscription, member, (error) => error)
-      subscription.ready.catch(ignore)
+      subscription.awaitAccess()
+      void this.#check(subscription, member, (error) => error)
     }
     return subscription
   }
@@ -242,11 +255,24 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     for (const [subscription, member] of this.#members) {
       if (token !== undefined && member.request.token !== token) continue
       member.doubts++
-      subscription.hold = Math.min(subscription.hold, this.#buffer.newestIndex)
+      subscription.doubt(this.#buffer.newestIndex)
       if (member.checking) continue
       const refuse = (cause: unknown) => revokedError('Access was withdrawn.', subscription, cause)
-      this.#check(subscription, member, refuse).catch(ignore)
+      void this.#check(subscription, member, refuse)
     }
+  }
+
+  /** A subscription without an owner, level, that reads for others which want the same as `like` and answer for their access. */
+  lead(like: BrokerSubscription): BrokerSubscription {
+    const leader = new BrokerSubscription(this.#source, like.filter, this.#buffer.locate('latest'), 'skip')
+    this.#leaders.add(leader)
+    this.#index.add(leader)
+    return leader
+  }
+
+  dismiss(leader: BrokerSubscription): void {
+    this.#leaders.delete(leader)
+    this.#index.delete(leader)
   }
 
   flushed(): Promise<void> {
@@ -260,7 +286,7 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
 
   async #shutDown(): Promise<void> {
     this.#stopExpiry?.()
-    const message = 'The subscription was closed by the server, the client should resubscribe.'
+    const message = 'Subscription closed by server, client should resubscribe.'
     for (const subscription of [...this.#members.keys()]) {
       subscription.fail(new SpillwayError('SHUTDOWN', message, { cursor: subscription.cursor }))
     }
@@ -273,21 +299,21 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
   async #check(subscription: BrokerSubscription, member: Member, refusal: (cause: unknown) => unknown): Promise<void> {
     member.checking = true
     try {
-      let access: Access | undefined
+      let expiresAt: number
       let doubts: number
       do {
         doubts = member.doubts
-        access = await this.#authenticate?.(member.request)
+        expiresAt = expiryOf(await this.#authenticate?.(member.request))
       } while (doubts !== member.doubts)
       if (subscription.closed) return
-      if (access?.expiresAt !== undefined && this.#clock.now() >= access.expiresAt) throw subscription.expire()
-      this.#limitLife(subscription, access?.expiresAt ?? Number.POSITIVE_INFINITY)
-      subscription.hold = Number.POSITIVE_INFINITY
-      subscription.wake()
+      if (this.#clock.now() >= expiresAt) {
+        subscription.expire()
+        return
+      }
+      this.#limitLife(subscription, expiresAt)
+      subscription.grant()
     } catch (cause) {
-      const error = refusal(cause)
-      subscription.fail(error)
-      throw error
+      subscription.fail(refusal(cause))
     } finally {
       member.checking = false
     }
@@ -317,10 +343,17 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     else this.#buffer.skip(batch.index)
   }
 
+  readonly #remove = (subscription: BrokerSubscription): void => {
+    this.#members.get(subscription)?.stopListening?.()
+    this.#members.delete(subscription)
+    this.#index.delete(subscription)
+    this.#expiring.delete(subscription)
+  }
+
   /** Tells the level readers of what they want. */
   #dispatch({ batches, gap, end, index }: Delivery<StoredBatch>): void {
     const dispatched = this.#dispatched
-    if (gap) for (const subscription of this.#members.keys()) subscription.unlevel()
+    if (gap) for (const subscription of [...this.#members.keys(), ...this.#leaders]) subscription.unlevel()
     dispatched.place = end - batches.length
     for (const batch of batches) {
       for (const event of batch.events) this.#index.visit(event, this.#notify)
@@ -356,7 +389,9 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
 
   /** After `index`: in the buffer, or before it where the log still has something. */
   #after(index: number): Start {
-    const { floor } = this.#log
+    const { floor, last } = this.#log
+    // The log has it, and this broker is about to be told.
+    if (index > this.#buffer.newestIndex && index <= last) return { place: this.#buffer.lastPlace, index }
     if (!(index < this.#buffer.floor) || floor >= this.#buffer.floor) return this.#buffer.locate(index)
     checkIndex('from', index, 0)
     return { place: beforeBuffer, index, reason: index < floor ? 'retention' : 'lag' }
@@ -377,6 +412,23 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
   }
 }
 
+/** When access ends. Throws for an answer that says neither yes nor no: it must not open anything. */
+function expiryOf(access: unknown): number {
+  if (access === undefined) return Number.POSITIVE_INFINITY
+  if (typeof access !== 'object' || access === null) {
+    throw new TypeError(`authenticate must answer nothing or { expiresAt }, or throw to refuse; got ${shown(access)}.`)
+  }
+  const { expiresAt } = access as Access
+  if (expiresAt === undefined) return Number.POSITIVE_INFINITY
+  if (Number.isFinite(expiresAt)) return expiresAt
+  throw new TypeError(`authenticate must answer with expiresAt in Unix milliseconds, got ${shown(expiresAt)}.`)
+}
+
+function onAbort(signal: Signal, listener: () => void): () => void {
+  signal.addEventListener('abort', listener)
+  return () => signal.removeEventListener('abort', listener)
+}
+
 function shutdownError(): SpillwayError {
   return new SpillwayError('SHUTDOWN', 'The broker was closed.')
 }
@@ -384,5 +436,3 @@ function shutdownError(): SpillwayError {
 function revokedError(message: string, { cursor }: BrokerSubscription, cause?: unknown): SpillwayError {
   return new SpillwayError('REVOKED', message, { cause, cursor })
 }
-
-function ignore(): void {}

@@ -15,11 +15,11 @@ export interface EventBufferOptions<T> {
   /** Keeps at most so many bytes, as `sizeOf` tells them. Default: no limit. */
   maxBytes?: number | undefined
   /** The size of a batch in bytes; asked once per append. Needed with `maxBytes`. */
-  sizeOf?: (batch: T) => number
+  sizeOf?: ((batch: T) => number) | undefined
   /** Milliseconds that a batch is kept. Measured by a clock that cannot be set. Default: no limit. */
   maxAge?: number | undefined
   /** The index that counts as the newest before the first append, where a history goes on. Default 0. */
-  floor?: number
+  floor?: number | undefined
   clock?: Clock | undefined
 }
 
@@ -245,7 +245,7 @@ export class EventBuffer<T extends { readonly index: number }> {
       return
     }
     if (!this.#isEmpty()) {
-      if (ring.first > this.#followed && !this.#serving) this.#serveFollowers(Number.POSITIVE_INFINITY)
+      if (ring.first > this.#followed) this.#serveAll()
       ring.drop()
       this.#shared = undefined
     }
@@ -403,7 +403,7 @@ export class EventBuffer<T extends { readonly index: number }> {
     const ring = this.#ring
     if (this.#sentinel) this.#sentinel = undefined
     else if (ring.last - ring.first > this.capacity) {
-      if (ring.first > this.#followed && !this.#serving) this.#serveFollowers(Number.POSITIVE_INFINITY)
+      if (ring.first > this.#followed) this.#serveAll()
       ring.drop()
     }
   }
@@ -496,8 +496,10 @@ export class EventBuffer<T extends { readonly index: number }> {
     let place = this.lastPlace
     let running = 0
     let pages = 0
-    for (let n = followers.length; n > 0; n--) {
-      if (this.#turn >= followers.length) this.#turn = 0
+    const { length } = followers
+    for (let n = length; n > 0; n--) {
+      // Who comes meanwhile waits for the next round.
+      if (this.#turn >= length) this.#turn = 0
       const follower = followers[this.#turn++] as Follower<T>
       if (follower.serve()) {
         running++
@@ -514,6 +516,12 @@ export class EventBuffer<T extends { readonly index: number }> {
     this.#followed = running > 0 ? place : Number.POSITIVE_INFINITY
     if (this.#stopped * 2 > followers.length) this.#sweep()
     return running === 0 || place >= this.lastPlace
+  }
+
+  /** Serves all followers at once, since a batch that one has not seen is about to go; twice where the first round brought others. */
+  #serveAll(): void {
+    if (!this.#serving && !this.#serveFollowers(Number.POSITIVE_INFINITY))
+      this.#serveFollowers(Number.POSITIVE_INFINITY)
   }
 
   #sweep(): void {

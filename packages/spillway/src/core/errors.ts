@@ -7,6 +7,8 @@ export type ErrorCode =
   | 'LAGGED'
   | 'STALLED'
   | 'LOG_FAILED'
+  | 'RENEW'
+  | 'OVERLOADED'
   | 'INVALID'
   | 'CONFIG'
   | 'UNAUTHORIZED'
@@ -50,11 +52,6 @@ export const errorTable: Readonly<Record<ErrorCode, ErrorInfo>> = {
     503,
     'The server is going away. Resubscribe with the last cursor; another or the restarted server goes on from it.',
   ),
-  LAGGED: comeBack(
-    4002,
-    410,
-    'Batches were dropped before this reader saw them. Reload the state that they describe, then resume from the cursor of the gap, or subscribe with onLag "skip" to be told and go on.',
-  ),
   STALLED: comeBack(
     4003,
     503,
@@ -64,6 +61,12 @@ export const errorTable: Readonly<Record<ErrorCode, ErrorInfo>> = {
     4004,
     503,
     'The log could not store the events; none of them was published. See the cause, then publish again.',
+  ),
+  RENEW: comeBack(4005, 503, 'The stream reached its greatest age. Resume with the last cursor, at once.'),
+  OVERLOADED: comeBack(
+    4006,
+    503,
+    'The server has as many streams as it takes. Come back after the time that Retry-After gives.',
   ),
   INVALID: giveUp(4500, 400, 'Correct the field that the message names.'),
   CONFIG: giveUp(4501, 500, 'Correct the option that the message names.'),
@@ -86,6 +89,11 @@ export const errorTable: Readonly<Record<ErrorCode, ErrorInfo>> = {
   TOO_LARGE: giveUp(4518, 413, 'Publish less at once, or raise the limit that the message names.'),
   INDEX_ORDER: giveUp(4519, 409, 'Publish with a larger index, or leave the index out.'),
   NOT_KEPT: giveUp(4520, 410, 'Start at an index that is kept, or without exact.'),
+  LAGGED: giveUp(
+    4521,
+    410,
+    'Batches were dropped before this reader saw them. Reload the state that they describe, then resume from the cursor of the gap, or subscribe with onLag "skip" to be told and go on.',
+  ),
   INTERNAL: giveUp(4599, 500, 'This is a defect or a failed dependency of the server. Its log has the cause.'),
 }
 

@@ -28,26 +28,29 @@ export interface EventInput<Topic extends string = string, Payload = unknown> {
   topic: Topic
   /** Not empty. */
   type: string
-  key?: string
-  namespace?: string
+  key?: string | undefined
+  namespace?: string | undefined
   /** At most 256. */
-  filterKeys?: readonly string[]
+  filterKeys?: readonly string[] | undefined
   /** Anything that JSON can say, nested at most 64 deep, or JSON that is already text as a {@link JsonText}. */
-  payload?: Payload | JsonText
+  payload?: Payload | JsonText | undefined
 }
+
+/** Without a payload readers get `null`: it may only be left out where that is a payload of the topic. */
+type PayloadOf<Payload> = null extends Payload ? unknown : { payload: Payload | JsonText }
 
 /** The events to publish of `Topics`. */
 export type InputOf<Topics extends object> = {
-  [Topic in keyof Topics & string]: EventInput<Topic, Topics[Topic]>
+  [Topic in keyof Topics & string]: EventInput<Topic, Topics[Topic]> & PayloadOf<Topics[Topic]>
 }[keyof Topics & string]
 
 /** Events to publish under one index. */
 export interface BatchInput<Event = EventInput> {
   events: readonly Event[]
   /** An index above the newest, which may skip numbers. Default: the next. */
-  index?: number
+  index?: number | undefined
   /** What errors call this batch. Default: its position among those published with it. */
-  name?: string
+  name?: string | undefined
 }
 
 /** Events published under one index, delivered together, as a reader sees them. */

@@ -6,11 +6,11 @@ export type TopicFilter = Readonly<Record<string, readonly string[]>>
 
 export interface FilterOptions {
   /** Default: everything. No topics, or a topic without keys, want nothing. */
-  topics?: TopicFilter
+  topics?: TopicFilter | undefined
   /** Namespaces that pass, `*` for all. Events without a namespace always pass. Default: all. */
-  namespaces?: readonly string[]
+  namespaces?: readonly string[] | undefined
   /** Asked last, for events that passed the rest. */
-  filter?: (event: StreamEvent) => boolean
+  filter?: ((event: StreamEvent) => boolean) | undefined
 }
 
 const none: readonly StoredEvent[] = []

@@ -20,6 +20,8 @@ class MemoryLog implements Log {
   readonly epoch: string
   readonly #kept: EventBuffer<StoredBatch>
   readonly #listeners = new Set<(batch: StoredBatch) => void>()
+  #untold: StoredBatch[] = []
+  #telling = false
 
   constructor(epoch: string, kept: EventBuffer<StoredBatch>) {
     this.epoch = epoch
@@ -38,10 +40,10 @@ class MemoryLog implements Log {
     if (this.#kept.error) throw new SpillwayError('CLOSED', 'The log was closed. The events were not stored.')
     const batches = this.#number(pending)
     for (const batch of batches) this.#kept.check(batch)
-    for (const batch of batches) {
-      this.#kept.append(batch)
-      for (const listener of this.#listeners) listener(batch)
-    }
+    // All are stored before anybody is told of the first: a listener may append, and must not get in between.
+    for (const batch of batches) this.#kept.append(batch)
+    this.#untold.push(...batches)
+    this.#tell()
     return batches.map(({ index }) => index)
   }
 
@@ -65,6 +67,23 @@ class MemoryLog implements Log {
   async close(): Promise<void> {
     this.#listeners.clear()
     this.#kept.close()
+  }
+
+  #tell(): void {
+    if (this.#telling) return
+    this.#telling = true
+    for (const batch of this.#untold) {
+      for (const listener of this.#listeners) {
+        try {
+          listener(batch)
+        } catch (error) {
+          // It is stored: a listener's mistake must reach its author, not the publisher.
+          void Promise.reject(error)
+        }
+      }
+    }
+    this.#untold = []
+    this.#telling = false
   }
 
   #number(pending: readonly PendingBatch[]): StoredBatch[] {

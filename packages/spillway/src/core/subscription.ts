@@ -3,7 +3,7 @@ import type { Clock } from './clock.ts'
 import { formatCursor } from './cursor.ts'
 import { SpillwayError } from './errors.ts'
 import type { Batch, Gap, StoredBatch, StoredEvent, StreamEvent } from './event.ts'
-import type { Filter } from './filter.ts'
+import type { Filter, FilterIndex } from './filter.ts'
 import type { Log } from './log.ts'
 import type { Signal } from './signal.ts'
 
@@ -46,8 +46,11 @@ export interface Source {
   readonly log: Log
   readonly buffer: EventBuffer<StoredBatch>
   readonly clock: Clock
+  readonly index: FilterIndex<BrokerSubscription>
   /** Up to where the readers that are level have been told of what they want. */
   readonly dispatched: Readonly<Position>
+  /** Called once by each, at its end. */
+  ended(subscription: BrokerSubscription): void
 }
 
 /** Where a subscription starts. */
@@ -63,8 +66,15 @@ const pageLength = 256
 /** How many batches that do not match a reader passes over in one go, so that a narrow filter over a long history does not hold up others. */
 const maxScan = 4096
 
+/** How long a reader waits before it asks a log again that had nothing, in milliseconds. */
+const retryMs = 50
+
 /** Stands before every place of a buffer: the log has what comes next. */
 export const beforeBuffer = -1
+
+const none: readonly StoredEvent[] = []
+
+const granted: Promise<void> = Promise.resolve()
 
 const never = Number.POSITIVE_INFINITY
 
@@ -82,11 +92,9 @@ interface Waiting {
  */
 export class BrokerSubscription implements Subscription {
   readonly filter: Filter
-  ready: Promise<void> = Promise.resolve()
+  ready: Promise<void> = granted
   /** Called when `pull` may find something after it found nothing, or would throw. */
   onReady: (() => void) | undefined
-  /** Called once, at the end. */
-  onEnd: (() => void) | undefined
   /** Nothing above this index is delivered while access is being checked. -1: nothing at all. */
   hold: number = never
   /** Unix milliseconds from which on nothing is delivered. */
@@ -103,11 +111,14 @@ export class BrokerSubscription implements Subscription {
   /** Why batches are missing if the log's next page says that some are. */
   #reason: Gap['reason']
   #level = false
+  /** Who reads in its place meanwhile. */
+  #stand: { readonly index: number } | undefined
   /** Weak: a reader that stands still must not keep what buffer and log have dropped. */
   #page: WeakRef<readonly StoredBatch[]> | undefined
   #pageAt = 0
   #loading = false
   #resting = false
+  #entry: { resolve(): void; reject(reason: unknown): void } | undefined
   #ended = false
   #error: unknown
   #waiting: Waiting | undefined
@@ -130,7 +141,19 @@ export class BrokerSubscription implements Subscription {
 
   /** The index up to which this reader took or passed over everything. */
   get index(): number {
+    if (this.#stand) return this.#stand.index
     return this.#level ? Math.max(this.#index, this.#source.dispatched.index) : this.#index
+  }
+
+  /** Whether it has read all, and is told of what comes. */
+  get isLevel(): boolean {
+    return this.#level && this.hold === never
+  }
+
+  /** Where it stands in the buffer. */
+  get position(): Position {
+    const { dispatched } = this.#source
+    return { place: this.#level ? Math.max(this.#place, dispatched.place) : this.#place, index: this.index }
   }
 
   get lag(): number {
@@ -179,8 +202,10 @@ export class BrokerSubscription implements Subscription {
       const batch = this.#peek()
       if (!batch && this.#gap) continue
       if (!batch || batch.index > this.hold) return undefined
+      // A reader may know more than this broker's copy of the log does: its own publish was acknowledged already.
+      const isKnown = batch.index <= this.#index
+      const events = isKnown ? none : this.#select(batch)
       this.#pass(batch)
-      const events = this.#select(batch)
       if (events.length > 0) return { batch, events }
     }
     this.#rest()
@@ -198,15 +223,56 @@ export class BrokerSubscription implements Subscription {
     return error
   }
 
+  /** Delivers nothing and leaves `ready` open until access is granted or the subscription ends. */
+  awaitAccess(): void {
+    this.hold = -1
+    this.ready = new Promise((resolve, reject) => {
+      this.#entry = { resolve, reject }
+    })
+    this.ready.catch(ignore)
+  }
+
+  /** Access was granted or confirmed: the subscription goes on. */
+  grant(): void {
+    this.hold = never
+    this.#entry?.resolve()
+    this.#entry = undefined
+    this.wake()
+  }
+
   /** Ends the subscription with `error`, at once. */
   fail(error: unknown): void {
     if (this.#ended) return
+    this.#entry?.reject(error)
+    this.#entry = undefined
     this.#settleAt(this.index)
+    this.#stand = undefined
     this.#ended = true
     this.#error = error
     this.#page = undefined
-    this.onEnd?.()
+    this.#source.ended(this)
     this.#settle((waiting) => waiting.reject(error))
+    this.onReady?.()
+  }
+
+  /** Somebody else reads for it, and knows how far it has come. It costs a publish nothing until it resumes. */
+  suspend(stand: { readonly index: number }): void {
+    this.#stand = stand
+    this.#source.index.delete(this)
+  }
+
+  /** Reads on by itself from there. */
+  resume({ place, index }: Position): void {
+    if (!this.#stand || this.#ended) return
+    this.#stand = undefined
+    this.#place = place
+    this.#settleAt(index)
+    this.#source.index.add(this)
+  }
+
+  /** Nothing above `index` is delivered until access was confirmed. */
+  doubt(index: number): void {
+    this.hold = Math.min(this.hold, index)
     this.onReady?.()
   }
 
@@ -279,7 +345,7 @@ export class BrokerSubscription implements Subscription {
   }
 
   #pass({ index }: StoredBatch): void {
-    this.#index = index
+    this.#index = Math.max(this.#index, index)
     if (this.#page) {
       this.#pageAt++
       return
@@ -306,13 +372,13 @@ export class BrokerSubscription implements Subscription {
 
   /** Tells a loss and goes on after it, unless that would tell of what came after access was put in doubt. */
   #tell({ after, before, reason }: Gap): Pulled | undefined {
-    if (before - 1 > this.hold) return undefined
     const { buffer, log } = this.#source
     // More may have gone since the loss was found, unless what comes next is at hand.
     const floor = Math.min(buffer.floor, log.floor)
     const isKept = this.#page?.deref() !== undefined || floor < before
     const oldest = floor < buffer.floor ? floor + 1 : buffer.gapAfter(after, reason).before
     const gap: Gap = { after, before: isKept ? before : oldest, reason }
+    if (gap.before - 1 > this.hold) return undefined
     const error = lagError(gap, formatCursor(log.epoch, gap.before - 1))
     if (this.#onLag === 'fail') {
       this.fail(error)
@@ -321,32 +387,37 @@ export class BrokerSubscription implements Subscription {
     this.#gap = undefined
     this.#epoch = log.epoch
     this.#index = gap.before - 1
-    this.#place =
-      buffer.firstPlace > 1 && this.#index < buffer.floor ? beforeBuffer : buffer.placeAtOrAfter(gap.before) - 1
+    this.#place = this.#index < buffer.floor ? beforeBuffer : buffer.placeAtOrAfter(gap.before) - 1
     return { gap, cursor: this.cursor }
   }
 
   #load(): void {
     if (this.#loading) return
     this.#loading = true
-    const { log } = this.#source
-    log.read(this.#index, pageLength).then(
-      ({ floor, batches }) => {
+    this.#readPage().then(
+      () => {
         this.#loading = false
-        if (this.#ended) return
-        this.#page = new WeakRef(batches)
-        this.#pageAt = 0
-        if (floor > this.#index) {
-          this.#gap = { after: this.#index, before: batches[0]?.index ?? floor + 1, reason: this.#reason }
-        }
-        this.#reason = 'lag'
-        this.wake()
+        if (!this.#ended) this.wake()
       },
       (cause: unknown) => {
         this.#loading = false
         this.fail(new SpillwayError('LOG_FAILED', 'The log could not be read.', { cause, cursor: this.cursor }))
       },
     )
+  }
+
+  async #readPage(): Promise<void> {
+    const { log, clock } = this.#source
+    const { floor, batches } = await log.read(this.#index, pageLength)
+    // The buffer has more than the log shows: a copy that lags behind. Asking again at once would be a busy loop.
+    if (batches.length === 0 && floor <= this.#index)
+      await new Promise<void>((resolve) => clock.after(retryMs, resolve))
+    this.#page = new WeakRef(batches)
+    this.#pageAt = 0
+    if (floor > this.#index) {
+      this.#gap = { after: this.#index, before: batches[0]?.index ?? floor + 1, reason: this.#reason }
+    }
+    this.#reason = 'lag'
   }
 
   /** Goes on in a later macrotask. */
@@ -389,3 +460,5 @@ function lagError(gap: Gap, cursor: string): SpillwayError {
     { gap, cursor },
   )
 }
+
+function ignore(): void {}

@@ -7,7 +7,6 @@ import { sseBlock, ssePosition } from '../wire/sse.ts'
 /** Where a stream stands in its history. */
 export interface Place {
   readonly cursor: string
-  readonly index: number
   readonly oldest: number | undefined
   readonly newest: number
 }

@@ -1,11 +1,14 @@
-import { type AnyBroker, LocalBroker, type SubscribeOptions } from '../core/broker.ts'
+import { type AnyBroker, type From, LocalBroker } from '../core/broker.ts'
 import { systemClock } from '../core/clock.ts'
 import { formatCursor } from '../core/cursor.ts'
 import { SpillwayError, shown } from '../core/errors.ts'
+import { Filter } from '../core/filter.ts'
 import { parseBatch, parseBatches } from '../wire/publish.ts'
+import { Encoder } from './fan-out/encoder.ts'
+import { FanOut } from './fan-out/fan-out.ts'
+import { EventStream } from './fan-out/stream.ts'
 import { ndjsonFormat, nomadFormat, sseFormat } from './format.ts'
 import { parseQuery, parseTopics, single } from './query.ts'
-import { Encoder, EventStream, type StreamBody, Streams } from './stream.ts'
 
 /** A request as every mount presents it. */
 export interface HandlerRequest {
@@ -16,7 +19,7 @@ export interface HandlerRequest {
   readonly query: string
   /** The value of a header by its name in lower case; several values joined by a comma. */
   header(name: string): string | undefined
-  readonly body: AsyncIterable<Uint8Array>
+  body(): AsyncIterable<Uint8Array>
   /** Calls `listener` when the peer goes away, before or after it was answered. */
   onGone(listener: () => void): void
 }
@@ -25,23 +28,32 @@ export interface HandlerRequest {
 export interface HandlerResponse {
   readonly status: number
   readonly headers: Readonly<Record<string, string>>
-  readonly body: string | StreamBody
+  readonly body: string | EventStream
 }
 
 export interface HandlerOptions {
   /** Milliseconds of silence after which a stream sends a sign of life. 100 to 30,000. Default 15,000. */
-  heartbeat?: number
+  heartbeat?: number | undefined
   /** Milliseconds a client may take no bytes, while some wait for it, before it is cut off. Default 30,000; 40,000 on Nomad's path. */
-  stallTimeout?: number
+  stallTimeout?: number | undefined
+  /**
+   * Milliseconds after which a stream is ended with `RENEW`, less up to a tenth by chance so that not all come back at
+   * once; clients resume exactly. It also ends those whose peer vanished without a word. Default 900,000.
+   */
+  streamAge?: number | undefined
+  /** Streams that may be open at once; more are refused with 503 and `Retry-After`. Default 20,000. */
+  maxStreams?: number | undefined
+  /** Streams that may be open at once for one token. Default: no limit. Readers without a token are not counted. */
+  maxStreamsPerToken?: number | undefined
   /** Bytes that a publish request may have. Default 1,048,576. */
-  maxBody?: number
+  maxBody?: number | undefined
   /** Milliseconds that clients are told to wait before they reconnect. Default 1,000. */
-  retry?: number
+  retry?: number | undefined
   /**
    * Told of failures that strangers learn nothing about: what `authenticate` threw beside a `SpillwayError`, failures of
    * the log, and defects. Default: `console.error`.
    */
-  onError?: (error: unknown) => void
+  onError?: ((error: unknown) => void) | undefined
 }
 
 /** Answers one request; `undefined` if the path is not one of ours, so that a mount may pass it on. */
@@ -71,27 +83,53 @@ class Faces {
   readonly #broker: LocalBroker
   readonly #stallTimeout: number
   readonly #nomadStallTimeout: number
+  readonly #streamAge: number
+  readonly #maxStreams: number
+  readonly #maxStreamsPerToken: number
+  readonly #retry: number
   readonly #maxBody: number
-  readonly #streams: Streams
+  readonly #fanOut: FanOut
   readonly #sse: Encoder
   readonly #ndjson: Encoder
   readonly #nomad: Encoder
   readonly #nomadBookmarks: Encoder
   readonly #onError: (error: unknown) => void
+  /** Streams that are open or being opened, in all and by token. */
+  #streams = 0
+  readonly #streamsByToken = new Map<string, number>()
+  readonly #wishes = new Map<string, Wish>()
 
   constructor(
     broker: LocalBroker,
-    { heartbeat, stallTimeout, maxBody, retry, onError = console.error }: HandlerOptions,
+    {
+      heartbeat,
+      stallTimeout,
+      streamAge,
+      maxStreams,
+      maxStreamsPerToken,
+      maxBody,
+      retry,
+      onError = console.error,
+    }: HandlerOptions,
   ) {
     this.#broker = broker
     this.#onError = onError
     this.#stallTimeout = integer('stallTimeout', stallTimeout ?? 30_000, 1, 2 ** 31 - 1)
     this.#nomadStallTimeout = stallTimeout ?? 40_000
+    this.#streamAge = integer('streamAge', streamAge ?? 900_000, 1000, 2 ** 31 - 1)
+    this.#maxStreams = integer('maxStreams', maxStreams ?? 20_000, 1, 2 ** 31 - 1)
+    this.#maxStreamsPerToken = integer('maxStreamsPerToken', maxStreamsPerToken ?? 2 ** 31 - 1, 1, 2 ** 31 - 1)
+    this.#retry = integer('retry', retry ?? 1000, 0, 2 ** 31 - 1)
     this.#maxBody = integer('maxBody', maxBody ?? mebibyte, 1, 2 ** 30)
-    this.#streams = new Streams(systemClock, integer('heartbeat', heartbeat ?? 15_000, 100, 30_000), this.#stallTimeout)
-    const wait = integer('retry', retry ?? 1000, 0, 2 ** 31 - 1)
-    this.#sse = new Encoder(sseFormat(wait))
-    this.#ndjson = new Encoder(ndjsonFormat(wait))
+    this.#fanOut = new FanOut(
+      broker,
+      systemClock,
+      integer('heartbeat', heartbeat ?? 15_000, 100, 30_000),
+      this.#stallTimeout,
+      onError,
+    )
+    this.#sse = new Encoder(sseFormat(this.#retry))
+    this.#ndjson = new Encoder(ndjsonFormat(this.#retry))
     this.#nomad = new Encoder(nomadFormat(false))
     this.#nomadBookmarks = new Encoder(nomadFormat(true))
   }
@@ -105,7 +143,7 @@ class Faces {
       if (path === '/healthz') return this.#get(request, () => ({ status: 200, headers: text, body: 'ok\n' }))
       return undefined
     } catch (error) {
-      return problem(this.#explain(error))
+      return problem(this.#explain(error), this.#retry)
     }
   }
 
@@ -119,23 +157,35 @@ class Faces {
     const parameters = parseQuery(request.query)
     for (const name of parameters.keys()) {
       if (!followParameters.has(name)) {
-        throw new SpillwayError(
-          'INVALID',
-          `The query has the unknown parameter ${shown(name)}. Known: ${[...followParameters].join(', ')}.`,
-        )
+        const known = [...followParameters].join(', ')
+        throw new SpillwayError('INVALID', `The query has the unknown parameter ${shown(name)}. Known: ${known}.`)
       }
     }
     const encoder = this.#negotiate(request.header('accept'))
     // [spec] A browser sends Last-Event-ID when it reconnects to the URL that it began with, so it knows better than `from`.
     const from = request.header('last-event-id') || single(parameters, 'from') || 'latest'
-    const namespaces = parameters.get('namespace')
-    const topics = parseTopics(parameters.get('topic'))
-    const options: SubscribeOptions = { topics, from, onLag: 'skip', token: tokenOf(request) }
-    return this.#stream(request, namespaces ? { ...options, namespaces } : options, encoder, this.#stallTimeout)
+    const wish = this.#wish(parseTopics(parameters.get('topic')), parameters.get('namespace'))
+    return this.#stream(request, wish, from, encoder, this.#stallTimeout)
+  }
+
+  /** What is wanted, compiled: the same for all who want the same, of whom there may be thousands. */
+  #wish(topics: Record<string, string[]>, namespaces: string[] | undefined): Wish {
+    const sorted = Object.entries(topics).map(([topic, keys]) => [topic, [...keys].sort()])
+    const shape = JSON.stringify([sorted.sort(), namespaces && [...namespaces].sort()])
+    let wish = this.#wishes.get(shape)
+    if (!wish) {
+      const options = namespaces ? { topics, namespaces } : { topics }
+      wish = { ...options, shape, compiled: new Filter(options) }
+      // Only a cache: what strangers ask for must not fill the memory.
+      if (this.#wishes.size >= maxWishes) this.#wishes.clear()
+      this.#wishes.set(shape, wish)
+    }
+    return wish
   }
 
   #negotiate(accept: string | undefined): Encoder {
-    const types = (accept || '*/*').split(',').map((type) => type.split(';', 1)[0]?.trim().toLowerCase())
+    const wanted = (accept || '*/*').split(',').filter((type) => !/;\s*q=0(\.0*)?\s*$/i.test(type))
+    const types = wanted.map((type) => type.split(';', 1)[0]?.trim().toLowerCase())
     for (const type of types) {
       if (type === 'application/x-ndjson' || type === 'application/ndjson') return this.#ndjson
       if (type === 'text/event-stream' || type === 'text/*' || type === '*/*') return this.#sse
@@ -152,34 +202,38 @@ class Faces {
       const parameters = parseQuery(request.query)
       const namespace = parameters.get('namespace')?.[0] || 'default'
       const encoder = parameters.get('bookmarks')?.[0] === 'true' ? this.#nomadBookmarks : this.#nomad
-      const options: SubscribeOptions = {
-        from: { at: nomadIndex(parameters.get('index')?.[0]) },
-        topics: nomadTopics(parameters.get('topic')),
-        namespaces: [namespace],
-        onLag: 'skip',
-        token: tokenOf(request),
-      }
-      return await this.#stream(request, options, encoder, this.#nomadStallTimeout)
+      const from = { at: nomadIndex(parameters.get('index')?.[0]) }
+      const wish = this.#wish(nomadTopics(parameters.get('topic')), [namespace])
+      return await this.#stream(request, wish, from, encoder, this.#nomadStallTimeout)
     } catch (error) {
-      const { status, message } = this.#explain(error)
-      return { status, headers: text, body: status === 403 ? 'Permission denied' : message }
+      const refused = this.#explain(error)
+      const body = refused.status === 403 ? 'Permission denied' : refused.message
+      return { status: refused.status, headers: { ...text, ...retryAfter(refused, this.#retry) }, body }
     }
   }
 
   async #stream(
     request: HandlerRequest,
-    options: SubscribeOptions,
+    wish: Wish,
+    from: From,
     encoder: Encoder,
     stallTimeout: number,
   ): Promise<HandlerResponse> {
-    const subscription = this.#broker.subscribe(options)
-    const place = () => {
-      const { oldestIndex: oldest, newestIndex: newest } = this.#broker.status
-      return { cursor: subscription.cursor, index: subscription.index, oldest, newest }
-    }
-    const body = new EventStream(this.#streams, subscription, encoder, place, stallTimeout)
+    const token = tokenOf(request)
+    this.#checkRoom(token)
+    const subscription = this.#broker.subscribe({ ...wish, from, token, onLag: 'skip' })
+    const body = new EventStream(this.#fanOut, subscription, {
+      encoder,
+      shape: wish.shape,
+      stallTimeout,
+      maxAge: this.#streamAge * (0.9 + Math.random() * 0.1),
+    })
+    this.#count(token, 1)
     // From here on: whoever leaves while access is still being checked must not be kept.
-    request.onGone(() => body.gone())
+    request.onGone(() => {
+      this.#count(token, -1)
+      body.gone()
+    })
     try {
       await subscription.ready
     } catch (error) {
@@ -191,6 +245,21 @@ class Faces {
     // nginx holds a response back until it ends unless it is told not to.
     const headers = { 'content-type': contentType, 'cache-control': cacheControl, 'x-accel-buffering': 'no' }
     return { status: 200, headers, body }
+  }
+
+  #checkRoom(token: string): void {
+    const isOver = token !== '' && (this.#streamsByToken.get(token) ?? 0) >= this.#maxStreamsPerToken
+    if (!isOver && this.#streams < this.#maxStreams) return
+    const limit = isOver ? `${this.#maxStreamsPerToken} streams of one token` : `${this.#maxStreams} streams`
+    throw new SpillwayError('OVERLOADED', `This server takes ${limit}, and they are open. Nothing was opened.`)
+  }
+
+  #count(token: string, by: number): void {
+    this.#streams += by
+    if (token === '') return
+    const left = (this.#streamsByToken.get(token) ?? 0) + by
+    if (left > 0) this.#streamsByToken.set(token, left)
+    else this.#streamsByToken.delete(token)
   }
 
   async #publish(request: HandlerRequest): Promise<HandlerResponse> {
@@ -223,7 +292,7 @@ class Faces {
     let size = 0
     let body = ''
     try {
-      for await (const chunk of request.body) {
+      for await (const chunk of request.body()) {
         size += chunk.length
         if (size > this.#maxBody) throw tooLarge()
         body += decoder.decode(chunk, { stream: true })
@@ -250,9 +319,24 @@ class Faces {
 
   #status(): Record<string, unknown> {
     const { oldestIndex, newestIndex, ...rest } = this.#broker.status
-    return { oldest: oldestIndex ?? null, newest: newestIndex, ...rest, streams: this.#streams.size }
+    return { oldest: oldestIndex ?? null, newest: newestIndex, ...rest, streams: this.#fanOut.size }
   }
 }
+
+/** The answer to a path that is not one of ours, where nobody else has one. */
+export function notFound(path: string): HandlerResponse {
+  return problem(new SpillwayError('NOT_FOUND', `Nothing is served at ${shown(path)}.`), 0)
+}
+
+/** What a reader wants, as broker and fan-out need it. */
+interface Wish {
+  readonly topics: Record<string, string[]>
+  readonly namespaces?: string[]
+  readonly compiled: Filter
+  readonly shape: string
+}
+
+const maxWishes = 1000
 
 const followParameters = new Set(['topic', 'namespace', 'from'])
 
@@ -290,15 +374,21 @@ function nomadTopics(values: readonly string[] | undefined): Record<string, stri
 }
 
 /** A refusal as RFC 9457 has it. */
-function problem({ status, code, message, retryable, advice, cursor }: SpillwayError): HandlerResponse {
+function problem(error: SpillwayError, retry: number): HandlerResponse {
+  const { status, code, message, retryable, advice, cursor } = error
   const body = { type: 'about:blank', title: code, status, detail: message, code, retryable, advice, cursor }
   const headers: Record<string, string> = { 'content-type': 'application/problem+json', 'cache-control': 'no-store' }
   if (status === 401) headers['www-authenticate'] = 'Bearer'
-  return { status, headers, body: JSON.stringify(body) }
+  return { status, headers: { ...headers, ...retryAfter(error, retry) }, body: JSON.stringify(body) }
+}
+
+/** When to come back, spread over twice the time so that not all do at once. */
+function retryAfter({ status }: SpillwayError, retry: number): Record<string, string> {
+  return status === 503 ? { 'retry-after': String(Math.ceil((retry / 1000) * (1 + Math.random()))) } : {}
 }
 
 function notAllowed(allow: string, method: string): HandlerResponse {
-  const refused = problem(new SpillwayError('METHOD', `Method must be one of ${allow}, got ${shown(method)}.`))
+  const refused = problem(new SpillwayError('METHOD', `Method must be one of ${allow}, got ${shown(method)}.`), 0)
   return { ...refused, headers: { ...refused.headers, allow } }
 }
 

@@ -157,7 +157,7 @@ test('22. shutdown empties the registry at once and ends every waiting reader', 
   const closed = broker.close()
   assert.equal(broker.status.subscriptions, 0)
   for (const promise of waiting) {
-    await assert.rejects(promise, withCode('SHUTDOWN', /subscription was closed by the server, .*should resubscribe/))
+    await assert.rejects(promise, withCode('SHUTDOWN', /^Subscription closed by server, client should resubscribe/))
   }
   await closed
   await broker.close()
@@ -557,7 +557,7 @@ test('a subscription that was closed before access was granted leaves no timer',
   const subscription = broker.subscribe()
   subscription.close()
   asked[0]?.grant({ expiresAt: clock.wall + 10_000 })
-  await subscription.ready
+  await assert.rejects(subscription.ready, withCode('CLOSED'))
   assert.equal(clock.timers, 0)
 })
 
@@ -730,4 +730,72 @@ test('a broker with an expiring token, an age limit and subscriptions leaves no 
   assert.ok(clock.timers > 0)
   await broker.close()
   assert.equal(clock.timers, 0)
+})
+
+test('a subscription that ends while its access is checked is not ready, however long the check takes', async () => {
+  const { authenticate } = questions()
+  const broker = createBroker({ authenticate })
+  const revoked = broker.subscribe({ token: 'a' })
+  const other = broker.subscribe({ token: 'b' })
+  broker.revoke('a')
+  await assert.rejects(revoked.ready, withCode('REVOKED'))
+  await broker.close()
+  await assert.rejects(other.ready, withCode('SHUTDOWN'))
+})
+
+test('an answer of authenticate that is neither yes nor no opens nothing', async () => {
+  for (const answer of [
+    false,
+    true,
+    null,
+    'yes',
+    { expiresAt: Number.NaN },
+    { expiresAt: 'soon' },
+    { expiresAt: null },
+  ]) {
+    const broker = createBroker({ authenticate: () => answer as never })
+    await assert.rejects(broker.subscribe().ready, TypeError, JSON.stringify(answer))
+    assert.equal(broker.status.subscriptions, 0)
+  }
+  assert.throws(() => createBroker({ authenticate: 'x' as never }), withCode('CONFIG', /^authenticate /))
+})
+
+test('what is published from within a filter comes after what is being published, once and in order', async () => {
+  const broker = createBroker({ capacity: 2 })
+  let extra = 0
+  const reader = broker.subscribe({ onLag: 'skip' })
+  const nosy = broker.subscribe({
+    onLag: 'skip',
+    filter: () => {
+      if (extra++ < 3) void broker.publish(event(`extra${extra}`))
+      return true
+    },
+  })
+  const indexes = await broker.publishAll(['a', 'b', 'c', 'd', 'e'].map((key) => ({ events: [event(key)] })))
+  assert.deepEqual(indexes, [1, 2, 3, 4, 5])
+  const seen: number[] = []
+  for (let round = 0; round < 2; round++) {
+    for (const { gap, index } of await drain(reader)) {
+      for (let n = gap ? gap.after + 1 : index; n <= index; n++) seen.push(n)
+    }
+    await drain(nosy)
+  }
+  assert.deepEqual(
+    seen,
+    Array.from({ length: broker.status.newestIndex }, (_, n) => n + 1),
+  )
+})
+
+test('a filter that throws leaves the cursor before the batch that it failed on', async () => {
+  const broker = createBroker()
+  const subscription = broker.subscribe({
+    filter: ({ key }) => {
+      if (key === 'b') throw new Error('no')
+      return true
+    },
+  })
+  await publish(broker, 'a', 'b')
+  await subscription.next()
+  await assert.rejects(subscription.next(), /no/)
+  assert.deepEqual(await shapes(broker.subscribe({ from: subscription.cursor })), [['b']])
 })

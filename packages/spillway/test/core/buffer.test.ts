@@ -702,7 +702,7 @@ test('a follower that appends while it is called keeps the order, and misses not
     seen.push(...indexesOf(delivery))
   })
   buffer.append({ index: 1 })
-  await turn()
+  await buffer.flushed()
   assert.deepEqual(seen, [...range(1, 10)])
 })
 
@@ -732,4 +732,19 @@ test('the random generator of these tests repeats itself', () => {
   }
   assert.deepEqual(numbers(7), numbers(7))
   assert.notDeepEqual(numbers(7), numbers(8))
+})
+
+test('followers that come while another is served do not make a running one miss anything', async () => {
+  const buffer = new EventBuffer<Entry>({ capacity: 1 })
+  const seen: number[] = []
+  buffer.follow(() => {
+    for (let n = 0; n < 3; n++) buffer.follow(() => {})
+  })
+  buffer.follow((delivery) => {
+    assert.equal(delivery.gap, undefined)
+    seen.push(...indexesOf(delivery))
+  })
+  for (let index = 1; index <= 12; index++) buffer.append({ index })
+  await buffer.flushed()
+  assert.deepEqual(seen, [...range(1, 12)])
 })

@@ -394,3 +394,95 @@ test('the type of a batch is the same in the log and in the buffer', async () =>
   await log.append([pending('a')])
   assert.equal((await log.read(0, 1)).batches[0], followed[0])
 })
+
+test('a broker over a long history tells a foreign reader, and then gives it all of that history', async () => {
+  const log = memoryLog({ capacity: 1000 })
+  await publish(createBroker({ log, capacity: 10 }), ...Array.from({ length: 300 }, (_, n) => `k${n + 1}`))
+  const broker = createBroker({ log, capacity: 10 })
+  const [gap, ...rest] = await shapes(broker.subscribe({ from: 'other-epoch:5', onLag: 'skip' }))
+  assert.deepEqual(gap, { after: 5, before: 1, reason: 'epoch' })
+  assert.deepEqual(
+    rest,
+    Array.from({ length: 300 }, (_, n) => [`k${n + 1}`]),
+  )
+})
+
+test('a reader that is older than all of a long history is told, and then gets all pages of it', async () => {
+  const log = memoryLog({ capacity: 600 })
+  await publish(createBroker({ log, capacity: 10 }), ...Array.from({ length: 1000 }, (_, n) => `k${n + 1}`))
+  const broker = createBroker({ log, capacity: 10 })
+  const [gap, ...rest] = (await drain(broker.subscribe({ from: 5, onLag: 'skip' }))).map(
+    (batch) => batch.gap ?? batch.index,
+  )
+  assert.deepEqual(gap, { after: 5, before: 400, reason: 'retention' })
+  assert.deepEqual(
+    rest,
+    Array.from({ length: 601 }, (_, n) => 400 + n),
+  )
+})
+
+test('a broker that is told late of what the log has repeats nothing to a reader who knows it already', async () => {
+  const log = memoryLog()
+  const late: (() => void)[] = []
+  const lagging: Log = {
+    get epoch() {
+      return log.epoch
+    },
+    get floor() {
+      return log.floor
+    },
+    get last() {
+      return log.last
+    },
+    append: (batches) => log.append(batches),
+    read: (after, limit) => log.read(after, limit),
+    close: () => log.close(),
+    follow: (listener) => log.follow((batch) => late.push(() => listener(batch))),
+  }
+  const broker = createBroker({ log: lagging })
+  await publish(broker, 'a', 'b', 'c')
+  const subscription = broker.subscribe({ from: 2 })
+  for (const tell of late.splice(0)) tell()
+  assert.deepEqual(await shapes(subscription), [['c']])
+})
+
+test('a log whose read fails ends the reader with the cause, also if it throws at once', async () => {
+  const log = memoryLog({ capacity: 100 })
+  await publish(createBroker({ log }), 'a', 'b', 'c')
+  const cause = new Error('no such page')
+  const broken: Log = Object.create(log, {
+    epoch: { value: log.epoch },
+    last: { value: 3 },
+    floor: { value: 0 },
+    follow: { value: () => () => {} },
+    read: {
+      value: () => {
+        throw cause
+      },
+    },
+  })
+  const subscription = createBroker({ log: broken }).subscribe({ from: 'earliest' })
+  await assert.rejects(subscription.next(), (error) => error instanceof SpillwayError && error.cause === cause)
+  await assert.rejects(subscription.next(), withCode('LOG_FAILED'))
+})
+
+test('a listener of the log that throws fails for itself: the events are stored, and others are told', async (t) => {
+  const log = memoryLog()
+  const broker = createBroker({ log })
+  const mistake = new Error('mine')
+  log.follow(() => {
+    throw mistake
+  })
+  const surfaced = new Promise((resolve) => {
+    const listeners = process.listeners('unhandledRejection')
+    process.removeAllListeners('unhandledRejection')
+    process.once('unhandledRejection', resolve)
+    t.after(() => {
+      for (const listener of listeners) process.on('unhandledRejection', listener)
+    })
+  })
+  const subscription = broker.subscribe()
+  assert.equal(await broker.publish(event('a')), 1)
+  assert.deepEqual(await shapes(subscription), [['a']])
+  assert.equal(await surfaced, mistake)
+})

@@ -113,7 +113,7 @@ test('10,000 clients that come and go at any moment leave nothing behind', async
 test('what is asked for behind a stream on one connection is not opened, and ends with the connection', async (t) => {
   const site = await serve(t)
   for (const path of ['/v1/events', '/v1/event/stream']) {
-    const client = await RawClient.open(t, site.port, get(path).repeat(5000))
+    const client = await RawClient.open(t, site.port, get(path).repeat(100))
     await client.bodyWith(path === '/v1/events' ? 'id: ' : '{}')
     // The last of what the server would read of it; a request on another connection is served after it.
     for (let n = 0; n < 20; n++) await ask(site, '/healthz')
@@ -126,6 +126,15 @@ test('what is asked for behind a stream on one connection is not opened, and end
     )
     assert.equal((await ask(site, '/v1/status')).json.streams, 0)
   }
+})
+
+test('a connection on which thousands wait behind a stream is closed', async (t) => {
+  const site = await serve(t)
+  const client = await RawClient.open(t, site.port, get('/v1/events'))
+  await client.bodyWith('id: ')
+  client.send(get('/v1/status').repeat(5000))
+  await until(() => client.closed, 'the connection is closed')
+  await until(() => site.broker.status.subscriptions === 0, 'its stream is gone', 1000)
 })
 
 test('requests sent at once on one connection are answered in their order, and the last one may be a stream', async (t) => {

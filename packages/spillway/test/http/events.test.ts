@@ -214,7 +214,7 @@ test('SSE: the last word is a closed event with what to do, then a clean end', a
   const message = await nextMessage()
   const closed = {
     code: 'SHUTDOWN',
-    message: 'The subscription was closed by the server, the client should resubscribe.',
+    message: 'Subscription closed by server, client should resubscribe.',
     retry: 700,
     cursor: `${epoch}:2`,
   }

@@ -377,7 +377,7 @@ test('32: the end of a stream is a last line with the error, then the last chunk
   const response = await client.toEnd()
   assert.equal(
     response.body,
-    `{}\n${registeredLine}{"Error":{"Code":"SHUTDOWN","Message":"The subscription was closed by the server, the client should resubscribe."}}\n`,
+    `{}\n${registeredLine}{"Error":{"Code":"SHUTDOWN","Message":"Subscription closed by server, client should resubscribe."}}\n`,
   )
   assert.ok(response.complete, 'the last chunk')
   assert.equal(client.error, undefined)

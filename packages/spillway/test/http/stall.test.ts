@@ -163,7 +163,7 @@ test('33: a stalled client that is revoked is cut off, too', async (t) => {
   const site = await serve(t, { brokerOptions: { maxBytes: 128 * mebibyte }, handler: { stallTimeout: 300 } })
   const { response } = await stalledClient(t, site, { path: '/v1/events', accept: 'application/x-ndjson' })
   const payload = 'x'.repeat(batchSize)
-  while (!response.writableNeedDrain) {
+  while (response.writableLength === 0) {
     await site.broker.publish({ topic: 'T', type: 't', payload })
     await setImmediate()
   }
@@ -179,7 +179,7 @@ test('33: a stalled client is cut off when the stall time-out is over, not much 
   const site = await serve(t, { brokerOptions: { maxBytes: 128 * mebibyte }, handler: { stallTimeout } })
   const { response } = await stalledClient(t, site, { path: '/v1/events', accept: 'application/x-ndjson' })
   const payload = 'x'.repeat(batchSize)
-  while (!response.writableNeedDrain) {
+  while (response.writableLength === 0) {
     await site.broker.publish({ topic: 'T', type: 't', payload })
     await setImmediate()
   }

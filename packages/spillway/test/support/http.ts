@@ -1,5 +1,12 @@
 import assert from 'node:assert/strict'
-import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from 'node:http'
+import {
+  createServer,
+  type IncomingMessage,
+  request,
+  type Server,
+  type ServerOptions,
+  type ServerResponse,
+} from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { TestContext } from 'node:test'
 import { type Broker, type BrokerOptions, createBroker } from '../../src/core/broker.ts'
@@ -14,6 +21,8 @@ export interface SiteOptions {
   broker?: Broker
   brokerOptions?: BrokerOptions
   handler?: HandlerOptions
+  /** For `node:http`. */
+  server?: ServerOptions
   port?: number
 }
 
@@ -41,7 +50,7 @@ export async function serve(t: TestContext, options: SiteOptions = {}): Promise<
   const exchanges: Exchange[] = []
   const errors: unknown[] = []
   const handle = toNodeHandler(broker, { onError: (error) => errors.push(error), ...options.handler })
-  const server = createServer((request, response) => {
+  const server = createServer(options.server ?? {}, (request, response) => {
     exchanges.push({ request, response })
     handle(request, response)
   })

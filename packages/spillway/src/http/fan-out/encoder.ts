@@ -1,0 +1,44 @@
+import type { StoredBatch, StoredEvent } from '../../core/event.ts'
+import type { Pulled } from '../../core/subscription.ts'
+import type { Format } from '../format.ts'
+import { Piece } from './sink.ts'
+
+/** Makes the bytes of one format, those of a whole batch once for all streams that send it at about one time. */
+export class Encoder {
+  readonly format: Format
+  readonly #text = new TextEncoder()
+  #heartbeat: { readonly cursor: string; readonly piece: Piece } | undefined
+  // Weak twice: the bytes of all that is kept, in every format that somebody once asked for, would multiply the memory.
+  readonly #batches = new WeakMap<StoredBatch, WeakRef<Piece>>()
+
+  constructor(format: Format) {
+    this.format = format
+  }
+
+  text(text: string): Uint8Array {
+    return this.#text.encode(text)
+  }
+
+  /** The same piece for all who are at one place. */
+  heartbeat(cursor: string, index: number): Piece {
+    if (this.#heartbeat?.cursor !== cursor) {
+      this.#heartbeat = { cursor, piece: new Piece(this.text(this.format.heartbeat(cursor, index))) }
+    }
+    return this.#heartbeat.piece
+  }
+
+  pulled(pulled: Pulled): Piece {
+    if ('gap' in pulled) return new Piece(this.text(this.format.gap(pulled.gap, pulled.cursor)))
+    return this.#batch(pulled.batch, pulled.events)
+  }
+
+  #batch(batch: StoredBatch, events: readonly StoredEvent[]): Piece {
+    if (events !== batch.events) return new Piece(this.text(this.format.batch(batch, events)))
+    let piece = this.#batches.get(batch)?.deref()
+    if (!piece) {
+      piece = new Piece(this.text(this.format.batch(batch, events)))
+      this.#batches.set(batch, new WeakRef(piece))
+    }
+    return piece
+  }
+}
