@@ -163,6 +163,7 @@ export class EventStream {
 
   /** Says why, and stays until the peer has taken it or is cut off. */
   #end(pieces: Piece[], cause: unknown): void {
+    if (!(cause instanceof SpillwayError)) this.#fanOut.report(cause)
     const error =
       cause instanceof SpillwayError ? cause : new SpillwayError('INTERNAL', 'The stream failed.', { cause })
     const cursor = error.cursor ?? this.subscription.cursor
