@@ -1,16 +1,10 @@
-import type { Results } from './results.ts'
+import { coreGoals } from './coreGoals.ts'
+import type { Goal } from './goal.ts'
+import type { Results, Row } from './results.ts'
+import { socketGoals } from './sockets/goals.ts'
 import { type Spread, spread } from './stats.ts'
 
-/** A limit that was set before the code was written, and what was measured beside it. */
-export interface Goal {
-  readonly number: string
-  readonly text: string
-  readonly unit: string
-  readonly atMost?: number
-  readonly atLeast?: number
-  /** What is held against the limit, a value per round. */
-  readonly values: (results: Results) => readonly number[]
-}
+export const goals: readonly Goal[] = [...coreGoals, ...socketGoals]
 
 export interface Judged {
   readonly goal: Goal
@@ -19,152 +13,10 @@ export interface Judged {
   readonly met?: boolean
 }
 
-// The original is written in Go and not part of this run. Its figure was measured once on this project's kind of machine,
-// 241 to 424 ns; the lower end is the harder one.
-const originalAppend = 241
-
-export const goals: readonly Goal[] = [
-  {
-    number: '1a',
-    text: 'append, against a bare array push',
-    unit: 'x',
-    atMost: 4,
-    values: ratio('append', 'spillway', 'append', 'floor: array push'),
-  },
-  {
-    number: '1b',
-    text: `append, faster than the original in Go (its ${originalAppend} ns are quoted, not measured here)`,
-    unit: 'x',
-    atLeast: 40,
-    values: (results) => valuesOf(results, 'append', 'spillway').map((ns) => originalAppend / ns),
-  },
-  ...['callback', 'waiting', 'cancellable'].map(
-    (kind, n): Goal => ({
-      number: `2${'abc'[n]}`,
-      text: `publisher blocked, 10,000 parked ${kind} readers against 1`,
-      unit: 'x',
-      atMost: 2.5,
-      values: ratio(`blocked-${kind}-10000`, 'spillway', `blocked-${kind}-1`, 'spillway'),
-    }),
-  ),
-  {
-    number: '3a',
-    text: 'callback wake, against a bare array of callbacks',
-    unit: 'x',
-    atMost: 3,
-    values: ratio('wake-callback-1000', 'spillway', 'wake-callback-1000', 'floor: array of callbacks'),
-  },
-  {
-    number: '3b',
-    text: 'callback wake, against EventEmitter',
-    unit: 'x',
-    atMost: 1.3,
-    values: ratio('wake-callback-1000', 'spillway', 'wake-callback-1000', 'EventEmitter'),
-  },
-  {
-    number: '4a',
-    text: '`for await` wake at 1,000, against a bare shared promise',
-    unit: 'x',
-    atMost: 2,
-    values: ratio('wake-waiting-1000', 'spillway', 'wake-waiting-1000', 'floor: shared promise'),
-  },
-  {
-    number: '4b',
-    text: '`for await` wake at 1,000, faster than events.on',
-    unit: 'x',
-    atLeast: 3,
-    values: ratio('wake-waiting-1000', 'events.on', 'wake-waiting-1000', 'spillway'),
-  },
-  {
-    number: '4c',
-    text: '`for await` wake at 10,000, faster than events.on',
-    unit: 'x',
-    atLeast: 15,
-    values: ratio('wake-waiting-10000', 'events.on', 'wake-waiting-10000', 'spillway'),
-  },
-  {
-    number: '5a',
-    text: 'cancellable readers, against an own promise each',
-    unit: 'x',
-    atMost: 2.2,
-    values: ratio('wake-cancellable-1000', 'spillway', 'wake-cancellable-1000', 'floor: own promise'),
-  },
-  {
-    number: '5b',
-    text: 'cancel one of 10,000',
-    unit: 'us',
-    atMost: 1,
-    values: (results) => valuesOf(results, 'cancel-one', 'spillway'),
-  },
-  {
-    number: '5c',
-    text: 'abort listeners left after cancelling',
-    unit: '',
-    atMost: 0,
-    values: (results) => extrasOf(results, 'cancel-one', 'spillway', 'listenersLeft'),
-  },
-  {
-    number: '6',
-    text: 'replay in batches, against an indexed loop over an array',
-    unit: 'x',
-    atMost: 4,
-    values: ratio('replay', 'spillway', 'replay', 'floor: array push'),
-  },
-  {
-    number: '7',
-    text: 'find the start among 1,000,000, against 1,000',
-    unit: 'x',
-    atMost: 1.5,
-    values: ratio('locate-1000000', 'spillway', 'locate-1000', 'spillway'),
-  },
-  {
-    number: '8a',
-    text: 'bytes per kept event, beside the event',
-    unit: 'B',
-    atMost: 24,
-    values: wholeBytes('bytes-event'),
-  },
-  { number: '8b', text: 'bytes per callback reader', unit: 'B', atMost: 160, values: wholeBytes('bytes-callback') },
-  { number: '8c', text: 'bytes per `for await` reader', unit: 'B', atMost: 650, values: wholeBytes('bytes-waiting') },
-  {
-    number: '9',
-    text: 'heap growth with 100 stalled readers and 1,000,000 events',
-    unit: 'MB',
-    atMost: 1,
-    values: (results) => valuesOf(results, 'stalled', 'spillway'),
-  },
-  {
-    number: '10a',
-    text: '10,000 subscriptions, one match, faster than the same subscriptions filtering each',
-    unit: 'x',
-    atLeast: 50,
-    values: ratio('match', 'spillway broker, filter in each', 'match', 'spillway broker'),
-  },
-  {
-    number: '10b',
-    text: '10,000 subscriptions, one match, faster than 10,000 EventEmitter listeners filtering each',
-    unit: 'x',
-    atLeast: 50,
-    values: ratio('match', 'EventEmitter', 'match', 'spillway broker'),
-  },
-  {
-    number: '11',
-    text: 'longest GC pause, shorter as the broker keeps events than as live objects',
-    unit: 'x',
-    atLeast: 10,
-    values: ratio('gc-pause', 'spillway', 'gc-pause', 'spillway broker'),
-  },
-  {
-    number: '12',
-    text: 'callback wake with an AsyncLocalStorage store, against without',
-    unit: 'x',
-    atMost: 1.2,
-    values: ratio('wake-callback-1000-context', 'spillway', 'wake-callback-1000', 'spillway'),
-  },
-]
-
+/** The goals of the part that was run. */
 export function judge(results: Results): readonly Judged[] {
-  return goals.map((goal) => {
+  const wanted = goals.filter(({ number }) => number.startsWith(results.machine.part.toUpperCase()))
+  return wanted.map((goal) => {
     const values = goal.values(results)
     if (values.length === 0) return { goal }
     const found = spread(values)
@@ -173,7 +25,7 @@ export function judge(results: Results): readonly Judged[] {
   })
 }
 
-/** Scenarios in which something of ours takes more than a peer. */
+/** Scenarios in which something of ours is behind a peer, by `factor`. */
 export interface Loss {
   readonly scenario: string
   readonly ours: string
@@ -182,42 +34,21 @@ export interface Loss {
 }
 
 export function losses(results: Results): readonly Loss[] {
-  return results.scenarios.flatMap(({ id }) => {
+  return results.scenarios.flatMap(({ id, more = false }) => {
     const rows = results.rows(id)
+    const factor = (ours: Row, peer: Row) => {
+      return more ? peer.spread.median / ours.spread.median : ours.spread.median / peer.spread.median
+    }
     const peers = rows.filter(({ role }) => role === 'peer')
     return rows
       .filter(({ role }) => role === 'ours')
       .flatMap((ours) => peers.map((peer) => ({ ours, peer })))
-      .filter(({ ours, peer }) => ours.spread.median > peer.spread.median)
+      .filter(({ ours, peer }) => factor(ours, peer) > 1)
       .map(({ ours, peer }) => ({
         scenario: id,
         ours: ours.contender,
         peer: peer.contender,
-        factor: ours.spread.median / peer.spread.median,
+        factor: factor(ours, peer),
       }))
   })
-}
-
-/** Divided within each round, so that a machine which slows down between rounds does not count. */
-function ratio(scenario: string, contender: string, otherScenario: string, other: string): Goal['values'] {
-  return (results) => {
-    const below = new Map(results.samples(otherScenario, other).map(({ round, value }) => [round, value]))
-    return results.samples(scenario, contender).flatMap(({ round, value }) => {
-      const divisor = below.get(round)
-      return divisor === undefined ? [] : [value / divisor]
-    })
-  }
-}
-
-function valuesOf(results: Results, scenario: string, contender: string): number[] {
-  return results.samples(scenario, contender).map(({ value }) => value)
-}
-
-function extrasOf(results: Results, scenario: string, contender: string, name: string): number[] {
-  return results.samples(scenario, contender).map(({ extra }) => Number(extra?.[name]))
-}
-
-// A byte is the smallest thing there is: fractions are what the collector and the compiler did meanwhile.
-function wholeBytes(scenario: string): Goal['values'] {
-  return (results) => valuesOf(results, scenario, 'spillway').map(Math.round)
 }

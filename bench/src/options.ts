@@ -1,20 +1,29 @@
 import { parseArgs } from 'node:util'
 
-export const help = `Compares the core of Spillway with its peers and with floors, in one process each.
+export const help = `Compares Spillway with its peers and with floors: part A its core in one process, part B its sockets.
 
-  npm run bench                      everything: 5 rounds, about 5 minutes
+  npm run bench                      everything: 5 rounds of part A, 3 of part B, about 15 minutes
   npm run bench -- --quick           1 short round: does it run? The figures mean little
-  npm run bench -- --only wake       scenarios or contenders whose name contains "wake"; a comma separates several
-  npm run bench -- --rounds 9        more rounds
+  npm run bench -- --part b          one part, a or b
+  npm run bench -- --only wake       scenarios of that name, or else with that in their name; a comma separates several
+  npm run bench -- --with spillway   contenders, named the same way
+  npm run bench -- --rounds 9        more rounds, of both parts
 
-Raw results go to bench/results, unless --quick or --only was given. \`node bench/dist/report.js\` makes docs/benchmarks.md of them.
+Raw results go to bench/results, unless --quick, --only or --with was given. \`node bench/dist/report.js\` makes docs/benchmarks.md of the
+newest of each part. Part B compiles a load client with gcc if there is one, and leaves out what is not installed.
+BENCH_SERVER_FLAGS gives its servers flags of Node: BENCH_SERVER_FLAGS="--cpu-prof --cpu-prof-dir=/tmp/profiles" npm run bench -- ...
 Runs on the Node that it is started with.`
 
 export interface Options {
-  readonly rounds: number
+  /** Absent: as many as the part wants. */
+  readonly rounds?: number
+  /** Absent: both. */
+  readonly part?: 'a' | 'b'
   readonly quick: boolean
-  /** Parts of names; empty: everything. */
+  /** Names of scenarios, or parts of them; empty: all. */
   readonly only: readonly string[]
+  /** The same of contenders. */
+  readonly with: readonly string[]
 }
 
 /** Answers a text where nothing is to be run. Throws on what it does not know. */
@@ -23,15 +32,26 @@ export function parseOptions(args: readonly string[]): Options | string {
     args: [...args],
     options: {
       rounds: { type: 'string' },
+      part: { type: 'string' },
       only: { type: 'string' },
+      with: { type: 'string' },
       quick: { type: 'boolean', default: false },
       help: { type: 'boolean', short: 'h', default: false },
     },
   })
   if (values.help) return help
-  const rounds = Number(values.rounds ?? (values.quick ? 1 : 5))
-  if (!Number.isInteger(rounds) || rounds < 1) {
+  const { quick, part } = values
+  const rounds = values.rounds === undefined ? undefined : Number(values.rounds)
+  if (rounds !== undefined && (!Number.isInteger(rounds) || rounds < 1)) {
     throw new Error(`--rounds must be a number from 1 on, got ${values.rounds}.`)
   }
-  return { rounds, quick: values.quick, only: values.only?.split(',').filter(Boolean) ?? [] }
+  if (part !== undefined && part !== 'a' && part !== 'b') throw new Error(`--part must be a or b, got ${part}.`)
+  const names = (list = '') => list.split(',').filter(Boolean)
+  return {
+    quick,
+    only: names(values.only),
+    with: names(values.with),
+    ...(rounds !== undefined && { rounds }),
+    ...(part && { part }),
+  }
 }

@@ -1,6 +1,6 @@
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { type Judged, judge, losses } from './goals.ts'
-import { parseResults, type Results } from './results.ts'
+import { parseResults, type Results, type Row, type ScenarioRecord } from './results.ts'
 import type { Spread } from './stats.ts'
 
 /** Differences below this are noise on a shared machine. */
@@ -12,27 +12,58 @@ export function terminalReport(results: Results): string {
   return parts.map((lines) => lines.join('\n')).join('\n\n')
 }
 
-/** The page docs/benchmarks.md. */
-export function markdownReport(results: Results, source: string): string {
+/** A run and the name of the file that it was read from. */
+export interface Run {
+  readonly results: Results
+  readonly source: string
+}
+
+/** The page docs/benchmarks.md, of a run of each part. */
+export function markdownReport(runs: readonly Run[]): string {
+  const sources = runs.map(({ source }) => `bench/results/${source}`)
+  return `${[
+    `<!-- Generated from ${sources.join(' and ')} by \`node bench/dist/report.js\`. -->`,
+    '# Benchmarks',
+    '',
+    'How Spillway compares with what else one could use (peers) and with the least code that could do the job at all',
+    '(floors). Each measurement has processes of its own; rounds are interleaved and their order rotates; a figure is the',
+    'median of all rounds, with the smallest and the largest beside it. Only ratios within a run mean anything: the machine',
+    'is shared, and factors below 1.5 are ties.',
+    '',
+    'To reproduce: `npm run bench` (`npm run bench -- --help` tells how to run a part of it), then',
+    '`node bench/dist/report.js` to write this page from the newest files in `bench/results`.',
+    ...runs.flatMap(({ results }) => ['', ...partLines(results)]),
+  ].join('\n')}\n`
+}
+
+const introductions = {
+  a: [
+    '## A. In one process',
+    '',
+    'The core, without sockets. A contender is asked first, on a small scale, whether every reader gets every event once',
+    'and in order.',
+  ],
+  b: [
+    '## B. Sockets',
+    '',
+    'One server process and a load client of its own on the same machine, connected by loopback. Every event is 200 bytes of',
+    'JSON, with a number and the time at which it was published; the client checks that each stream gets each event once and',
+    'in order, and a contender that fails anywhere is shown as "cannot". CPU per delivery is that of the server process, of',
+    'all its threads, with the next event published when everybody has got the one before.',
+  ],
+}
+
+function partLines(results: Results): string[] {
   const { machine } = results
   const packages = Object.entries(machine.packages).map(([name, version]) => `${name} ${version}`)
   const memory = `${Math.round(machine.memory / 2 ** 30)} GiB`
-  return `${[
-    `<!-- Generated from bench/results/${source} by \`node bench/dist/report.js\`. -->`,
-    '# Benchmarks',
+  return [
+    ...introductions[machine.part],
     '',
-    'How the core of Spillway compares, in one process, with what else one could use (peers) and with the least code that',
-    'could do the job at all (floors). Each measurement is a process of its own; rounds are interleaved and their order',
-    `rotates; a figure is the median of ${machine.rounds} rounds, with the smallest and the largest beside it. Less is better everywhere.`,
-    'Only ratios within this run mean anything: the machine is shared, and factors below 1.5 are ties.',
-    '',
-    `Measured ${machine.date.slice(0, 10)} on ${machine.cores} cores of ${machine.cpu}, ${memory}, ${machine.system},`,
+    `Measured ${machine.date.slice(0, 10)} in ${machine.rounds} rounds on ${machine.cores} cores of ${machine.cpu}, ${memory}, ${machine.system},`,
     `Node ${machine.node}, ${packages.join(', ')}. ${loadLine(results)}`,
     '',
-    'To reproduce: `npm run bench` (`npm run bench -- --help` tells how to run a part of it), then',
-    '`node bench/dist/report.js` to write this page from the newest file in `bench/results`.',
-    '',
-    '## Goals',
+    '### Goals',
     '',
     'Limits set before the code was written. A ratio is taken within each round.',
     '',
@@ -43,51 +74,65 @@ export function markdownReport(results: Results, source: string): string {
       return `| ${judged.goal.number}. ${judged.goal.text} | ${limit} | ${value} | ${range} | ${verdict} |`
     }),
     '',
-    '## Losses against a peer',
+    '### Losses against a peer',
     '',
     ...lossLines(results)
       .slice(1)
       .map((line) => `-${line.slice(1)}`),
     '',
-    '## Everything that was measured',
-    '',
-    'A contender is asked first, on a small scale, whether every reader gets every event once and in order.',
-    ...results.scenarios.flatMap((scenario) => [
-      '',
-      `### ${scenario.title}`,
-      '',
-      `| contender | ${scenario.unit} | range | against the first floor |`,
-      '| --- | --- | --- | --- |',
-      ...rowCells(results, scenario.id).map((cells) => `| ${cells.join(' | ')} |`),
-    ]),
-  ].join('\n')}\n`
+    '### Everything that was measured',
+    ...results.scenarios.flatMap((scenario) => {
+      const { title, unit, more, shows = [] } = scenario
+      const columns = ['contender', more ? `${unit} (more is better)` : unit, 'range', ...comparisons, ...shows]
+      return [
+        '',
+        `#### ${title}`,
+        '',
+        `| ${columns.join(' | ')} |`,
+        `|${' --- |'.repeat(columns.length)}`,
+        ...rowCells(results, scenario).map((cells) => `| ${cells.join(' | ')} |`),
+      ]
+    }),
+  ]
 }
 
+const comparisons = ['to the best floor', 'to the best peer']
+
 function scenarioLines(results: Results): string[] {
-  return results.scenarios.flatMap(({ id, title, unit }) => {
-    const rows = rowCells(results, id)
+  return results.scenarios.flatMap((scenario) => {
+    const { id, title, unit, more, shows = [] } = scenario
+    const columns = [...comparisons, ...shows].map((name) => name.padStart(columnWidth(name)))
     return [
       '',
-      `${title}  [${id}]`,
-      ...rows.map(([name = '', value = '', range = '', factor = '']) =>
-        value === 'cannot'
-          ? `  ${name.padEnd(32)} cannot: ${range}`
-          : `  ${name.padEnd(32)} ${`${value} ${unit}`.padStart(12)}  ${range.padEnd(20)} ${factor}`,
-      ),
+      `${title}${more ? ' (more is better)' : ''}  [${id}]`,
+      `  ${''.padEnd(67)} ${columns.join('  ')}`,
+      ...rowCells(results, scenario).map(([name = '', value = '', range = '', ...others]) => {
+        if (value === 'cannot') return `  ${name.padEnd(34)} cannot: ${range}`
+        const cells = others.map((cell, n) => cell.padStart(columnWidth([...comparisons, ...shows][n] ?? '')))
+        return `  ${name.padEnd(34)} ${`${value} ${unit}`.padStart(12)}  ${range.padEnd(18)} ${cells.join('  ')}`
+      }),
     ]
   })
 }
 
-function rowCells(results: Results, scenario: string): string[][] {
-  const rows = results.rows(scenario)
-  const floor = rows.find(({ role }) => role === 'floor')?.spread.median
-  const measured = rows.map(({ contender, spread }) => [
+const columnWidth = (name: string): number => Math.max(name.length, 8)
+
+/** Name, value, range, factors to the best floor and the best peer, and what else is shown. */
+function rowCells(results: Results, { id, shows = [] }: ScenarioRecord): string[][] {
+  const rows = results.rows(id)
+  const best = (wanted: Row['role']) => rows.find(({ role }) => role === wanted)?.spread.median
+  const [floor, peer] = [best('floor'), best('peer')]
+  const factor = (value: number, other: number | undefined) => (other ? `${short(value / other)}x` : '')
+  const measured = rows.map(({ contender, spread, shown }) => [
     contender,
     short(spread.median),
     rangeOf(spread),
-    floor ? `${short(spread.median / floor)}x` : '',
+    factor(spread.median, floor),
+    factor(spread.median, peer),
+    ...shown.map(short),
   ])
-  return [...measured, ...results.cannot(scenario).map(({ contender, reason }) => [contender, 'cannot', reason, ''])]
+  const empty = Array.from({ length: comparisons.length + shows.length }, () => '')
+  return [...measured, ...results.cannot(id).map(({ contender, reason }) => [contender, 'cannot', reason, ...empty])]
 }
 
 function goalLines(results: Results): string[] {
@@ -121,15 +166,17 @@ function lossLines(results: Results): string[] {
     'Losses against a peer',
     ...found.map(({ scenario, ours, peer, factor }) => {
       const remark = factor < tie ? ' (a tie)' : ''
-      return `  ${scenario}: ${ours} takes ${short(factor)}x what ${peer} takes${remark}`
+      return `  ${scenario}: ${ours} is behind ${peer} by ${short(factor)}x${remark}`
     }),
   ]
 }
 
-function loadLine({ load, machine }: Results): string {
-  const seen = `Load average ${rangeOf(load)} on ${machine.cores} cores.`
-  // The benchmark itself is one process with a busy collector beside it.
-  return load.max <= machine.cores + 1 ? seen : `${seen} Others were at work: measure again before you trust a figure.`
+function loadLine({ load, machine, leftOut }: Results): string {
+  const parts = [`Load average ${rangeOf(load)} on ${machine.cores} cores.`]
+  // The benchmark itself keeps up to two processes busy, or one with its collector.
+  if (load.max > machine.cores + 1) parts.push('Others were at work: measure again before you trust a figure.')
+  if (leftOut > 0) parts.push(`The time was over before the last ${leftOut} measurements of the last round.`)
+  return parts.join(' ')
 }
 
 function rangeOf({ min, max }: Spread): string {
@@ -145,21 +192,22 @@ export function short(value: number): string {
   return size === 0 ? '0' : value.toFixed(2)
 }
 
-/** Writes docs/benchmarks.md from a result file, by default the newest. */
-function main(file?: string): void {
+/** Writes docs/benchmarks.md from result files, by default the newest of each part. */
+function main(files: readonly string[]): void {
   const folder = new URL('../results/', import.meta.url)
-  const name =
-    file ??
-    readdirSync(folder)
-      .filter((entry) => entry.endsWith('.jsonl'))
-      .sort()
-      .at(-1)
-  if (!name) throw new Error('There are no results yet. Run `npm run bench` first.')
-  const results = parseResults(readFileSync(new URL(name, folder), 'utf8'))
+  const all = readdirSync(folder)
+    .filter((entry) => entry.endsWith('.jsonl'))
+    .sort()
+  const newest = ['a', 'b'].flatMap((part) => all.filter((name) => name.endsWith(`-${part}.jsonl`)).slice(-1))
+  const names = files.length > 0 ? files : newest
+  if (names.length === 0) throw new Error('There are no results yet. Run `npm run bench` first.')
+  const runs = names.map((source) => {
+    return { source, results: parseResults(readFileSync(new URL(source, folder), 'utf8')) }
+  })
   const docs = new URL('../../docs/', import.meta.url)
   mkdirSync(docs, { recursive: true })
-  writeFileSync(new URL('benchmarks.md', docs), markdownReport(results, name))
-  console.log(`Wrote docs/benchmarks.md from bench/results/${name}.`)
+  writeFileSync(new URL('benchmarks.md', docs), markdownReport(runs))
+  console.log(`Wrote docs/benchmarks.md from bench/results: ${names.join(', ')}.`)
 }
 
-if (import.meta.filename === process.argv[1]) main(process.argv[2])
+if (import.meta.filename === process.argv[1]) main(process.argv.slice(2))

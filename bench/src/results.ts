@@ -1,11 +1,12 @@
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import os from 'node:os'
 import type { Unit } from './scenario.ts'
-import { type Spread, spread } from './stats.ts'
+import { median, type Spread, spread } from './stats.ts'
 
 /** Where and when. */
 export interface Machine {
   readonly kind: 'machine'
+  readonly part: 'a' | 'b'
   readonly date: string
   readonly cpu: string
   readonly cores: number
@@ -22,6 +23,10 @@ export interface ScenarioRecord {
   readonly id: string
   readonly title: string
   readonly unit: Unit
+  /** More is better. */
+  readonly more?: boolean
+  /** Which of the samples' extras belong beside the value. */
+  readonly shows?: readonly string[]
 }
 
 /** A contender that does not do what a scenario needs, and why. */
@@ -49,8 +54,22 @@ export interface RoundRecord {
   readonly load: number
 }
 
+/** Measurements that were not made because the time was over, if there are any. */
+export interface LeftOutRecord {
+  readonly kind: 'leftOut'
+  readonly count: number
+}
+
 /** A line of a result file. */
-export type ResultRecord = Machine | ScenarioRecord | CannotRecord | SampleRecord | RoundRecord
+export type ResultRecord = Machine | ScenarioRecord | CannotRecord | SampleRecord | RoundRecord | LeftOutRecord
+
+/** What a contender reached in a scenario, with the medians of what else is shown. */
+export interface Row {
+  readonly contender: string
+  readonly role: SampleRecord['role']
+  readonly spread: Spread
+  readonly shown: readonly number[]
+}
 
 /** The records of one run, ready to be asked. */
 export class Results {
@@ -58,6 +77,7 @@ export class Results {
   readonly scenarios: readonly ScenarioRecord[]
   /** Load averages at the ends of the rounds. */
   readonly load: Spread
+  readonly leftOut: number
   readonly #cannot: readonly CannotRecord[]
   readonly #samples = new Map<string, SampleRecord[]>()
 
@@ -67,6 +87,7 @@ export class Results {
     this.machine = machine
     this.scenarios = records.filter((record) => record.kind === 'scenario')
     this.load = spread(records.filter((record) => record.kind === 'round').map(({ load }) => load))
+    this.leftOut = records.find((record) => record.kind === 'leftOut')?.count ?? 0
     this.#cannot = records.filter((record) => record.kind === 'cannot')
     for (const record of records) {
       if (record.kind !== 'sample') continue
@@ -81,15 +102,17 @@ export class Results {
     return this.#cannot.filter((record) => record.scenario === scenario)
   }
 
-  /** The contenders of a scenario with what they reached, the smallest first. */
-  rows(scenario: string): readonly { contender: string; role: SampleRecord['role']; spread: Spread }[] {
+  /** The contenders of a scenario with what they reached, the best first. */
+  rows(scenario: string): readonly Row[] {
+    const { more = false, shows = [] } = this.scenarios.find(({ id }) => id === scenario) ?? {}
     return [...this.#samples.values()]
       .filter(([first]) => first?.scenario === scenario)
       .map((samples) => {
         const { contender, role } = samples[0] as SampleRecord
-        return { contender, role, spread: spread(samples.map(({ value }) => value)) }
+        const shown = shows.map((name) => median(samples.map(({ extra }) => Number(extra?.[name]))))
+        return { contender, role, spread: spread(samples.map(({ value }) => value)), shown }
       })
-      .sort((a, b) => a.spread.median - b.spread.median)
+      .sort((a, b) => (a.spread.median - b.spread.median) * (more ? -1 : 1))
   }
 
   samples(scenario: string, contender: string): readonly SampleRecord[] {
@@ -108,23 +131,34 @@ export function describeRound(round: number): RoundRecord {
   return { kind: 'round', round, load: os.loadavg()[0] ?? 0 }
 }
 
-export function describeMachine(rounds: number, quick: boolean): Machine {
+export function describeMachine(
+  part: Machine['part'],
+  packages: Machine['packages'],
+  rounds: number,
+  quick: boolean,
+): Machine {
   const cpus = os.cpus()
   return {
     kind: 'machine',
+    part,
     date: new Date().toISOString(),
     cpu: cpus[0]?.model ?? 'unknown',
     cores: cpus.length,
     memory: os.totalmem(),
     system: `${os.type()} ${os.release()} ${os.arch()}`,
     node: process.versions.node,
-    packages: Object.fromEntries(['spillway', 'rxjs', 'effect', 'mitata'].map((name) => [name, versionOf(name)])),
+    packages,
     rounds,
     quick,
   }
 }
 
-function versionOf(name: string): string {
-  const file = new URL(`../../node_modules/${name}/package.json`, import.meta.url)
-  return JSON.parse(readFileSync(file, 'utf8')).version
+/** The version of an installed package. */
+export function packageVersion(name: string): string {
+  // The workspace has a folder of its own for what the others have in another version.
+  const files = ['../node_modules/', '../../node_modules/'].map((folder) => {
+    return new URL(`${folder}${name}/package.json`, import.meta.url)
+  })
+  const file = files.find((candidate) => existsSync(candidate))
+  return file ? JSON.parse(readFileSync(file, 'utf8')).version : 'unknown'
 }

@@ -1,13 +1,9 @@
-import { execFile } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
-import { loadContender } from './contenders.ts'
 import { help, type Options, parseOptions } from './options.ts'
+import type { Part, PartScenario } from './part.ts'
+import { parts } from './parts.ts'
 import { terminalReport } from './report.ts'
-import { describeMachine, describeRound, type ResultRecord, Results, type SampleRecord } from './results.ts'
-import type { Measured, Scenario } from './scenario.ts'
-import { scenarios } from './scenarios.ts'
+import { describeMachine, describeRound, type ResultRecord, Results } from './results.ts'
 import { rotate } from './stats.ts'
 
 /**
@@ -15,14 +11,11 @@ import { rotate } from './stats.ts'
  * scenario and round, and prints what was found beside the goals.
  */
 interface Entry {
-  readonly scenario: Scenario
+  readonly scenario: PartScenario
   readonly contender: string
 }
 
-const child = fileURLToPath(new URL('child.js', import.meta.url))
 const results = new URL('../results/', import.meta.url)
-/** A process that takes longer than this hangs. */
-const timeout = 60_000
 
 await main()
 
@@ -36,40 +29,58 @@ async function main(): Promise<void> {
     return
   }
   if (typeof options === 'string') return console.log(options)
-  const entries = wanted(options)
-  if (entries.length === 0) {
-    console.error(`Nothing has a name that contains ${options.only.join(' or ')}.`)
+  const { part: wantedPart } = options
+  const chosen = parts
+    .filter(({ id }) => wantedPart === undefined || id === wantedPart)
+    .map((part) => ({ part, entries: wanted(part, options) }))
+    .filter(({ entries }) => entries.length > 0)
+  if (chosen.length === 0) {
+    console.error('Nothing has such a name.')
     process.exitCode = 2
-    return
   }
-  const records: ResultRecord[] = [describeMachine(options.rounds, options.quick)]
-  for (const { id, title, unit } of new Set(entries.map(({ scenario }) => scenario))) {
-    records.push({ kind: 'scenario', id, title, unit })
-  }
-  const able = await askAll(entries, records)
-  await measureAll(able, options, records)
-  console.log(terminalReport(new Results(records)))
-  if (options.quick) console.log('\nA quick run: one short round says that it works, not how fast.')
-  else if (options.only.length === 0) save(records)
+  for (const { part, entries } of chosen) await runPart(part, entries, options)
 }
 
-function wanted({ only }: Options): Entry[] {
-  const entries = scenarios.flatMap((scenario) => scenario.contenders.map((contender) => ({ scenario, contender })))
-  if (only.length === 0) return entries
-  return entries.filter(({ scenario, contender }) => {
-    return only.some((part) => scenario.id.includes(part) || contender.includes(part))
+async function runPart(part: Part, entries: readonly Entry[], options: Options): Promise<void> {
+  const rounds = options.rounds ?? (options.quick ? 1 : part.rounds)
+  await part.prepare?.()
+  const records: ResultRecord[] = [describeMachine(part.id, await part.versions(), rounds, options.quick)]
+  for (const { id, title, unit, more, shows } of new Set(entries.map(({ scenario }) => scenario))) {
+    records.push({ kind: 'scenario', id, title, unit, ...(more && { more }), ...(shows && { shows }) })
+  }
+  const able = await askAll(part, entries, records)
+  await measureAll(part, able, rounds, options.quick, records)
+  console.log(`\n== Part ${part.id.toUpperCase()}. ${part.title}\n${terminalReport(new Results(records))}`)
+  if (options.quick) console.log('\nA quick run: one short round says that it works, not how fast.')
+  else if (options.only.length + options.with.length === 0) save(part, records)
+}
+
+function wanted(part: Part, options: Options): Entry[] {
+  return part.scenarios
+    .flatMap((scenario) => scenario.contenders.map((contender) => ({ scenario, contender })))
+    .filter(({ scenario, contender }) => isNamed(options.only, scenario.id) && isNamed(options.with, contender))
+}
+
+/** Whole names go before parts: `single-1000` is not `single-10000`. */
+function isNamed(names: readonly string[], name: string): boolean {
+  return names.length === 0 || names.some((wanted) => (isWhole(wanted) ? name === wanted : name.includes(wanted)))
+}
+
+function isWhole(wanted: string): boolean {
+  return parts.some(({ scenarios }) => {
+    return scenarios.some(({ id, contenders }) => id === wanted || contenders.includes(wanted))
   })
 }
 
 /** Those that can do what their scenario needs. The others are noted with the reason. */
-async function askAll(entries: readonly Entry[], records: ResultRecord[]): Promise<Entry[]> {
+async function askAll(part: Part, entries: readonly Entry[], records: ResultRecord[]): Promise<Entry[]> {
   const answers = new Map<string, string | undefined>()
   const able: Entry[] = []
   for (const { scenario, contender } of entries) {
-    const question = `${contender}: ${scenario.needs}`
+    const question = part.question(scenario.id, contender)
     if (!answers.has(question)) {
       progress(`conformance: ${question}`)
-      answers.set(question, await ask(scenario, contender))
+      answers.set(question, await part.ask(scenario.id, contender))
     }
     const reason = answers.get(question)
     if (reason === undefined) able.push({ scenario, contender })
@@ -78,54 +89,57 @@ async function askAll(entries: readonly Entry[], records: ResultRecord[]): Promi
   return able
 }
 
-async function ask(scenario: Scenario, contender: string): Promise<string | undefined> {
-  const { cannot } = await inChild<{ cannot?: string }>('conform', scenario.id, contender, '0')
-  return cannot
-}
-
-async function measureAll(able: readonly Entry[], options: Options, records: ResultRecord[]): Promise<void> {
+async function measureAll(
+  part: Part,
+  able: readonly Entry[],
+  rounds: number,
+  quick: boolean,
+  records: ResultRecord[],
+): Promise<void> {
   const chosen = [...new Set(able.map(({ scenario }) => scenario))]
-  const total = able.length * options.rounds
+  const failed = new Set<Entry>()
+  const total = able.length * rounds
   const started = performance.now()
+  const deadline = part.roundSeconds * rounds
   let finished = 0
-  for (let round = 0; round < options.rounds; round++) {
+  let leftOut = 0
+  for (let round = 0; round < rounds; round++) {
     for (const scenario of rotate(chosen, round)) {
       const contenders = able.filter((entry) => entry.scenario === scenario)
-      for (const { contender } of rotate(contenders, round)) {
+      for (const entry of rotate(contenders, round)) {
+        const { contender } = entry
         const left = finished === 0 ? '' : `, ${Math.ceil((timeOf(started) / finished) * (total - finished))} s left`
-        progress(`round ${round + 1} of ${options.rounds}: ${scenario.id}, ${contender}${left}`)
-        records.push(await sample(scenario, contender, round, options))
+        progress(`round ${round + 1} of ${rounds}: ${scenario.id}, ${contender}${left}`)
         finished++
+        if (failed.has(entry)) continue
+        if (timeOf(started) > deadline) {
+          leftOut++
+          continue
+        }
+        const measured = await part.measure(scenario.id, contender, quick)
+        if ('cannot' in measured) {
+          failed.add(entry)
+          records.push({ kind: 'cannot', scenario: scenario.id, contender, reason: measured.cannot })
+          continue
+        }
+        const role = await part.roleOf(contender)
+        records.push({ kind: 'sample', round, scenario: scenario.id, contender, role, ...measured })
       }
     }
     records.push(describeRound(round))
-    if (!process.stderr.isTTY)
-      console.error(`round ${round + 1} of ${options.rounds} after ${timeOf(started).toFixed(0)} s`)
+    if (!process.stderr.isTTY) console.error(`round ${round + 1} of ${rounds} after ${timeOf(started).toFixed(0)} s`)
   }
   progress('')
+  if (leftOut > 0) records.push({ kind: 'leftOut', count: leftOut })
 }
 
-async function sample(scenario: Scenario, contender: string, round: number, options: Options): Promise<SampleRecord> {
-  const ms = options.quick ? 30 : 220
-  const { value, extra } = await inChild<Measured>('measure', scenario.id, contender, `${ms}`)
-  const { kind } = await loadContender(contender)
-  const record = { kind: 'sample', round, scenario: scenario.id, contender, role: kind, value } as const
-  return extra ? { ...record, extra } : record
-}
-
-async function inChild<Answer>(...args: string[]): Promise<Answer> {
-  const { stdout } = await promisify(execFile)(process.execPath, ['--expose-gc', child, ...args], { timeout })
-  const answer = stdout.trim().split('\n').at(-1)
-  if (!answer) throw new Error(`${args.join(' ')}: the process ended without an answer; its readers were not woken.`)
-  return JSON.parse(answer)
-}
-
-function save(records: readonly ResultRecord[]): void {
-  const name = `${new Date().toISOString().slice(0, 19).replaceAll(':', '')}-node${process.versions.node.split('.')[0]}.jsonl`
+function save(part: Part, records: readonly ResultRecord[]): void {
+  const time = new Date().toISOString().slice(0, 19).replaceAll(':', '')
+  const name = `${time}-node${process.versions.node.split('.')[0]}-${part.id}.jsonl`
   mkdirSync(results, { recursive: true })
   writeFileSync(new URL(name, results), `${records.map((record) => JSON.stringify(record)).join('\n')}\n`)
   console.log(
-    `\nRaw results: bench/results/${name}. \`node bench/dist/report.js\` writes docs/benchmarks.md from them.`,
+    `\nRaw results: bench/results/${name}. \`node bench/dist/report.js\` writes docs/benchmarks.md from the newest.`,
   )
 }
 

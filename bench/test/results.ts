@@ -3,6 +3,7 @@ import { Results } from '../src/results.ts'
 
 export const machine: Machine = {
   kind: 'machine',
+  part: 'a',
   date: '2030-01-02T03:04:05.000Z',
   cpu: 'Test CPU',
   cores: 2,

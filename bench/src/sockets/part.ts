@@ -1,0 +1,46 @@
+import type { Part } from '../part.ts'
+import { packageVersion } from '../results.ts'
+import { socketConformance, versionOf } from './conformance.ts'
+import { socketContender, socketContenders } from './contenders.ts'
+import { installPrograms } from './debian.ts'
+import type { SocketScenario } from './scenario.ts'
+import { deliver } from './scenarios/deliver.ts'
+import { idle } from './scenarios/idle.ts'
+import { latency } from './scenarios/latency.ts'
+import { rate } from './scenarios/rate.ts'
+import { stalled } from './scenarios/stalled.ts'
+import { Cannot } from './stage.ts'
+
+const scenarios: readonly SocketScenario[] = [...deliver, ...rate, ...latency, ...idle, ...stalled]
+
+const programs = socketContenders.flatMap(({ needs }) => needs ?? [])
+
+/** Part B: one server process, clients on the same machine. */
+export const sockets: Part = {
+  id: 'b',
+  title: 'Sockets',
+  rounds: 3,
+  roundSeconds: 240,
+  scenarios,
+  prepare: () => installPrograms(programs),
+  async versions() {
+    const packages = socketContenders.flatMap(({ from }) => from ?? [])
+    const found: Record<string, string> = {}
+    for (const name of packages) found[name] = packageVersion(name)
+    for (const name of [...programs, 'gcc']) found[name] = (await versionOf(name)) ?? 'missing'
+    return found
+  },
+  roleOf: async (contender) => socketContender(contender).role,
+  question: (_scenario, contender) => contender,
+  ask: (_scenario, contender) => socketConformance(socketContender(contender)),
+  async measure(id, contender, quick) {
+    const scenario = scenarios.find((candidate) => candidate.id === id)
+    if (!scenario) throw new Error(`There is no scenario "${id}".`)
+    try {
+      return await scenario.measure(socketContender(contender), quick)
+    } catch (error) {
+      if (error instanceof Cannot) return { cannot: error.message }
+      throw error
+    }
+  },
+}
