@@ -26,7 +26,10 @@ export async function installSystemPrograms() {
   }
 }
 
-const onPath = (name) => process.env.PATH.split(path.delimiter).concat('/usr/sbin').some((folder) => existsSync(path.join(folder, name)))
+const onPath = (name) =>
+  process.env.PATH.split(path.delimiter)
+    .concat('/usr/sbin')
+    .some((folder) => existsSync(path.join(folder, name)))
 
 async function aptInstall(packages) {
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }

@@ -1,5 +1,6 @@
 import { invalid, shown } from './errors.ts'
 import type { StoredBatch, StoredEvent, StreamEvent } from './event.ts'
+import { getOrMake } from './get-or-make.ts'
 
 /** Which keys of which topics a reader wants; `*` as a topic or a key stands for all. Names are literal and case-sensitive. */
 export type TopicFilter = Readonly<Record<string, readonly string[]>>
@@ -129,12 +130,4 @@ function visitKeys<Reader>(
   byKey.get('*')?.forEach(found)
   byKey.get(event.key)?.forEach(found)
   for (const key of event.filterKeys) byKey.get(key)?.forEach(found)
-}
-
-function getOrMake<K, V>(map: Map<K, V>, key: K, make: () => V): V {
-  const known = map.get(key)
-  if (known !== undefined) return known
-  const made = make()
-  map.set(key, made)
-  return made
 }

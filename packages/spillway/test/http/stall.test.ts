@@ -111,10 +111,15 @@ test('33: a client that reads slowly, but reads, is not cut off', async (t) => {
   })
   const { client } = await stalledClient(t, site, { path: '/v1/events', accept: 'application/x-ndjson' })
   const payload = 'x'.repeat(batchSize)
-  for (let index = 0; index < volume / batchSize; index++) await site.broker.publish({ topic: 'T', type: 't', payload })
+  const publish = async (bytes: number): Promise<void> => {
+    for (let n = 0; n < bytes / batchSize; n++) await site.broker.publish({ topic: 'T', type: 't', payload })
+  }
+  await publish(volume)
   const began = performance.now()
   let seen = client.bytes.length
   while (performance.now() - began < stallTimeout * 4) {
+    // However much one look takes, there is more.
+    await publish(2 * mebibyte)
     client.socket.resume()
     // Enough for the kernel to open its window again.
     await until(() => client.bytes.length > seen + mebibyte || client.closed, 'more bytes')

@@ -1,5 +1,6 @@
 import type { LocalBroker } from '../../core/broker.ts'
 import type { Clock } from '../../core/clock.ts'
+import { getOrMake } from '../../core/get-or-make.ts'
 import type { Encoder } from './encoder.ts'
 import { LevelGroup } from './level-group.ts'
 import { Piece } from './sink.ts'
@@ -151,12 +152,4 @@ export class FanOut {
       if (this.#open.size > 0) this.#startTimer()
     })
   }
-}
-
-function getOrMake<K, V>(map: Map<K, V>, key: K, make: () => V): V {
-  const known = map.get(key)
-  if (known !== undefined) return known
-  const made = make()
-  map.set(key, made)
-  return made
 }
