@@ -58,6 +58,11 @@ test('the commands are the scripts of package.json', () => {
   )
 })
 
+test('the command line is there once the repository is set up', async () => {
+  const { stdout } = await promisify(execFile)('npx', ['--no', 'spillway', 'help'], { cwd: fileURLToPath(root) })
+  for (const command of ['serve', 'publish', 'tail', 'status']) assert.match(stdout, new RegExp(`^ +${command} `, 'm'))
+})
+
 test('the curl commands follow the stream and publish', async () => {
   const commands = snippets('sh')
     .filter((text) => text.startsWith('curl'))
