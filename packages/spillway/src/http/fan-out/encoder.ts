@@ -1,7 +1,7 @@
 import type { StoredBatch, StoredEvent } from '../../core/event.ts'
-import type { Pulled } from '../../core/subscription.ts'
+import type { BrokerSubscription, Pulled } from '../../core/subscription.ts'
 import type { Format } from '../format.ts'
-import { Piece } from './sink.ts'
+import { Piece, writeSize } from './sink.ts'
 
 /** Makes the bytes of one format, those of a whole batch once for all streams that send it at about one time. */
 export class Encoder {
@@ -25,6 +25,19 @@ export class Encoder {
       this.#heartbeat = { cursor, piece: new Piece(this.text(this.format.heartbeat(cursor, index))) }
     }
     return this.#heartbeat.piece
+  }
+
+  /** Pulls into `pieces` what is there, up to one write's worth of it. Answers how many bytes. Throws as `pull` does. */
+  gather(subscription: BrokerSubscription, pieces: Piece[]): number {
+    let size = 0
+    while (size < writeSize) {
+      const pulled = subscription.pull()
+      if (!pulled) break
+      const piece = this.pulled(pulled)
+      pieces.push(piece)
+      size += piece.bytes.length
+    }
+    return size
   }
 
   pulled(pulled: Pulled): Piece {

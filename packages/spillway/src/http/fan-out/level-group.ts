@@ -126,13 +126,7 @@ export class LevelGroup {
     const found: Piece[] = []
     let size = 0
     try {
-      while (size < writeSize) {
-        const pulled = this.leader.pull()
-        if (!pulled) break
-        const piece = this.encoder.pulled(pulled)
-        found.push(piece)
-        size += piece.bytes.length
-      }
+      size = this.encoder.gather(this.leader, found)
     } catch {
       // Each finds by itself what is wrong, and says so to its peer.
       this.#disband()

@@ -94,13 +94,7 @@ export class EventStream {
     const pieces: Piece[] = []
     let size = 0
     try {
-      while (size < writeSize) {
-        const pulled = this.subscription.pull()
-        if (!pulled) break
-        const piece = this.encoder.pulled(pulled)
-        pieces.push(piece)
-        size += piece.bytes.length
-      }
+      size = this.encoder.gather(this.subscription, pieces)
     } catch (error) {
       this.#end(pieces, error)
       return
