@@ -1,24 +1,26 @@
 import { parseArgs } from 'node:util'
+import { type PartId, partIds } from './part.ts'
 
-export const help = `Compares Spillway with its peers and with floors: part A its core in one process, part B its sockets.
+export const help = `Compares Spillway with its peers and with floors: part A its core in one process, part B its
+sockets. Part W compares the ways to write to a socket.
 
-  npm run bench                      everything: 5 rounds of part A, 3 of part B, about 15 minutes
+  npm run bench                      everything: 5 rounds of parts A and W, 3 of part B, about 20 minutes
   npm run bench -- --quick           1 short round: does it run? The figures mean little
-  npm run bench -- --part b          one part, a or b
+  npm run bench -- --part b          one part: a, b or w
   npm run bench -- --only wake       scenarios of that name, or else with that in their name; a comma separates several
   npm run bench -- --with spillway   contenders, named the same way
-  npm run bench -- --rounds 9        more rounds, of both parts
+  npm run bench -- --rounds 9        more rounds, of all parts
 
 Raw results go to bench/results, unless --quick, --only or --with was given. \`node bench/dist/report.js\` makes docs/benchmarks.md of the
-newest of each part. Part B compiles a load client with gcc if there is one, and leaves out what is not installed.
-BENCH_SERVER_FLAGS gives its servers flags of Node: BENCH_SERVER_FLAGS="--cpu-prof --cpu-prof-dir=/tmp/profiles" npm run bench -- ...
+newest of each part. Parts B and W compile a load client with gcc if there is one, and leave out what is not installed.
+BENCH_SERVER_FLAGS gives their servers flags of Node: BENCH_SERVER_FLAGS="--cpu-prof --cpu-prof-dir=/tmp/profiles" npm run bench -- ...
 Runs on the Node that it is started with.`
 
 export interface Options {
   /** Absent: as many as the part wants. */
   readonly rounds?: number
-  /** Absent: both. */
-  readonly part?: 'a' | 'b'
+  /** Absent: all. */
+  readonly part?: PartId
   readonly quick: boolean
   /** Names of scenarios, or parts of them; empty: all. */
   readonly only: readonly string[]
@@ -40,12 +42,13 @@ export function parseOptions(args: readonly string[]): Options | string {
     },
   })
   if (values.help) return help
-  const { quick, part } = values
+  const { quick } = values
   const rounds = values.rounds === undefined ? undefined : Number(values.rounds)
   if (rounds !== undefined && (!Number.isInteger(rounds) || rounds < 1)) {
     throw new Error(`--rounds must be a number from 1 on, got ${values.rounds}.`)
   }
-  if (part !== undefined && part !== 'a' && part !== 'b') throw new Error(`--part must be a or b, got ${part}.`)
+  const part = partIds.find((id) => id === values.part)
+  if (values.part !== undefined && !part) throw new Error(`--part must be a, b or w, got ${values.part}.`)
   const names = (list = '') => list.split(',').filter(Boolean)
   return {
     quick,

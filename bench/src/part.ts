@@ -1,8 +1,14 @@
 import type { Measured, Unit } from './scenario.ts'
 
-/** What the two parts of the benchmark have in common: contenders that are asked first and then measured in scenarios. */
+/** The parts in the order in which they run, as options, result files and the report call them. */
+export const partIds = ['a', 'b', 'w'] as const
+
+/** One of the parts. */
+export type PartId = (typeof partIds)[number]
+
+/** What the parts of the benchmark have in common: contenders that are asked first and then measured in scenarios. */
 export interface Part {
-  readonly id: 'a' | 'b'
+  readonly id: PartId
   readonly title: string
   /** Rounds, unless told otherwise. */
   readonly rounds: number

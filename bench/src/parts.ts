@@ -1,5 +1,5 @@
 import { inProcess } from './inProcess.ts'
 import type { Part } from './part.ts'
-import { sockets } from './sockets/part.ts'
+import { sockets, writePaths } from './sockets/part.ts'
 
-export const parts: readonly Part[] = [inProcess, sockets]
+export const parts: readonly Part[] = [inProcess, sockets, writePaths]

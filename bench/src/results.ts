@@ -1,12 +1,13 @@
 import { existsSync, readFileSync } from 'node:fs'
 import os from 'node:os'
+import type { PartId } from './part.ts'
 import type { Unit } from './scenario.ts'
 import { median, type Spread, spread } from './stats.ts'
 
 /** Where and when. */
 export interface Machine {
   readonly kind: 'machine'
-  readonly part: 'a' | 'b'
+  readonly part: PartId
   readonly date: string
   readonly cpu: string
   readonly cores: number

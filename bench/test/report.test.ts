@@ -51,6 +51,18 @@ test('goals are shown as met or missed, losses with their factor', () => {
   assert.match(text, /append: spillway is behind EventEmitter by 2\.00x$/m)
 })
 
+test('a part without goals has no table of them', () => {
+  const results = new Results([
+    { ...machine, part: 'w' },
+    { kind: 'scenario', id: 'path-single', title: 'Single', unit: 'us' },
+    ...samples('path-single', 'socket.write per tick (16 KiB)', 'ours', [3]),
+  ])
+  const page = markdownReport([{ results, source: 'run.jsonl' }])
+  assert.ok(page.includes('## W. Write paths'))
+  assert.ok(!page.includes('### Goals'))
+  assert.ok(!terminalReport(results).includes('Goals:'))
+})
+
 test('a run beside other work says so', () => {
   assert.match(terminalReport(smallRun()), /Load average 1\.50 - 2\.50 on 2 cores\.$/)
   const busy = new Results([machine, { kind: 'round', round: 0, load: 9 }])

@@ -1,5 +1,6 @@
 import type { Face, SocketContender } from './contender.ts'
 import { hello } from './h2.ts'
+import { ourPath, pathNames } from './scenario.ts'
 
 const sse = (path: string): Face => ({
   mode: 'http',
@@ -113,6 +114,17 @@ export const socketContenders: readonly SocketContender[] = [
     face: sse('/'),
     load: async () => (await import('./servers/native.ts')).epollPerBurst,
   },
+  ...pathNames.map((name): SocketContender => {
+    return {
+      name,
+      role: name === ourPath ? 'ours' : 'peer',
+      face: sse('/'),
+      async load() {
+        const { overPath } = await import('./servers/paths.ts')
+        return () => overPath(name)
+      },
+    }
+  }),
 ]
 
 export function socketContender(name: string): SocketContender {

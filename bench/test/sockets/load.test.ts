@@ -7,6 +7,7 @@ import { socketConformance } from '../../src/sockets/conformance.ts'
 import { socketContender } from '../../src/sockets/contenders.ts'
 import { eventText, sseText } from '../../src/sockets/event.ts'
 import { noCompiler } from '../../src/sockets/native.ts'
+import { pathNames } from '../../src/sockets/scenario.ts'
 import { LoadClient } from '../../src/sockets/stage.ts'
 
 const withoutGcc = await noCompiler()
@@ -19,6 +20,12 @@ for (const { client, skip } of clients) {
   test(`${client}: readers of spillway get every event once, in order`, { skip }, async () => {
     assert.equal(await socketConformance(socketContender('spillway'), client), undefined)
   })
+
+  for (const name of pathNames) {
+    test(`${client}: readers of ${name} get every event once, in order`, { skip }, async () => {
+      assert.equal(await socketConformance(socketContender(name), client), undefined)
+    })
+  }
 
   test(`${client}: HTTP/2 streams are told apart`, { skip }, async () => {
     assert.equal(await socketConformance(socketContender('node:http2 stream.write'), client), undefined)

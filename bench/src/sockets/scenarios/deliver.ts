@@ -56,14 +56,25 @@ export const deliver: readonly SocketScenario[] = [
     streams: 1000,
     burst: 1,
   },
-].map(({ id, title, contenders, streams, burst }) => ({
-  id,
-  title,
-  unit: 'us',
-  shows: ['p50 ms', 'p99 ms'],
-  contenders,
-  measure: (contender, quick) => cpuPerDelivery(contender, streams, burst, quick),
-}))
+].map(delivery)
+
+/** Who is to send how many events in one tick to how many streams. */
+interface Delivery extends Pick<SocketScenario, 'id' | 'title' | 'contenders'> {
+  readonly streams: number
+  readonly burst: number
+}
+
+/** A scenario that measures the CPU of the server for each delivery. */
+export function delivery({ id, title, contenders, streams, burst }: Delivery): SocketScenario {
+  return {
+    id,
+    title,
+    unit: 'us',
+    shows: ['p50 ms', 'p99 ms'],
+    contenders,
+    measure: (contender, quick) => cpuPerDelivery(contender, streams, burst, quick),
+  }
+}
 
 async function cpuPerDelivery(
   contender: SocketContender,
