@@ -14,7 +14,7 @@ import {
   type TopicMap,
 } from './event.ts'
 import { Filter, FilterIndex, type FilterOptions } from './filter.ts'
-import type { Log } from './log.ts'
+import type { Appended, AppendOptions, Log, LogStart } from './log.ts'
 import { memoryLog } from './memory-log.ts'
 import type { Delivery } from './reader.ts'
 import type { Signal } from './signal.ts'
@@ -49,18 +49,37 @@ export interface Access {
 /**
  * Where a subscription starts. `latest`: only what is new. `earliest`: all that is kept. A cursor or an index: what comes
  * after it. `{ at }`: the first batch at or after an index, or the newest if there is none; with `exact`, that very index.
+ * `{ since }`: the first batch published at or after a time, in Unix milliseconds. `{ last }`: the newest so many batches.
  */
-export type From = 'latest' | 'earliest' | (string & {}) | number | { readonly at: number; readonly exact?: boolean }
+export type From =
+  | 'latest'
+  | 'earliest'
+  | (string & {})
+  | number
+  | { readonly at: number; readonly exact?: boolean }
+  | LogStart
 
 export interface SubscribeOptions extends FilterOptions {
   /** Default `latest`. */
   from?: From | undefined
+  /** Throws `NOT_KEPT` instead of starting with a gap, where the cursor or index is no longer kept. Default: the gap is told. */
+  exact?: boolean | undefined
   /** `fail`, the default: a loss rejects with `LAGGED`. `skip`: it is told as a batch with a `gap`, and the stream goes on. */
   onLag?: 'fail' | 'skip' | undefined
   /** Ends the subscription; a waiting `next` rejects with its reason. */
   signal?: Signal | undefined
   /** Whom `authenticate`, `revoke` and `recheck` know this reader by. Default `''`. */
   token?: string | undefined
+}
+
+export interface PublishOptions {
+  /**
+   * Names this publish, 1 to 256 characters: repeated with the same id after its answer was lost, it stores nothing and
+   * gives the index of the first time. See {@link AppendOptions.key} for how long ids are remembered.
+   */
+  id?: string | undefined
+  /** Publishes only if this is the newest index. */
+  expected?: number | undefined
 }
 
 /** What a broker holds at a moment. */
@@ -86,14 +105,18 @@ export interface Broker<Topics extends object = TopicMap> {
   /**
    * Publishes events under one index and resolves with it once the log's level of durability is reached. An array without
    * events changes nothing and gives the newest index. `index` asks for one above the newest, which may skip numbers.
-   * Rejects with `INVALID`, `INDEX_ORDER`, `TOO_LARGE`, `LOG_FAILED` or, after `close`, `SHUTDOWN`; nothing is stored then.
+   * Rejects with `INVALID`, `INDEX_ORDER`, `INDEX_MISMATCH`, `KEY_REUSED`, `TOO_LARGE`, `OVERLOADED`, `LOG_FAILED` or,
+   * after `close`, `SHUTDOWN`; nothing is stored then.
    */
-  publish(events: InputOf<Topics> | readonly InputOf<Topics>[], options?: { index?: number }): Promise<number>
+  publish(
+    events: InputOf<Topics> | readonly InputOf<Topics>[],
+    options?: PublishOptions & { index?: number | undefined },
+  ): Promise<number>
   /** Publishes several batches, each under an index of its own: all or, when it rejects, none. */
-  publishAll(batches: readonly BatchInput<InputOf<Topics>>[]): Promise<readonly number[]>
+  publishAll(batches: readonly BatchInput<InputOf<Topics>>[], options?: PublishOptions): Promise<readonly number[]>
   /**
    * Starts a subscription at once; its `ready` and `next` reject if access is refused.
-   * Throws `INVALID` for bad options, `NOT_KEPT` for an `exact` index that is not in the buffer, `SHUTDOWN` after `close`.
+   * Throws `INVALID` for bad options, `NOT_KEPT` where `exact` finds a loss, `SHUTDOWN` after `close`.
    */
   subscribe<Wanted extends (keyof Topics & string) | '*' = '*'>(
     options?: Omit<SubscribeOptions, 'topics'> & {
@@ -189,14 +212,25 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     }
   }
 
-  async publish(events: EventInput | readonly EventInput[], { index }: { index?: number } = {}): Promise<number> {
+  async publish(
+    events: EventInput | readonly EventInput[],
+    { index, ...options }: PublishOptions & { index?: number | undefined } = {},
+  ): Promise<number> {
     const list = Array.isArray(events) ? (events as readonly EventInput[]) : [events as EventInput]
-    const [published] = await this.publishAll([index === undefined ? { events: list } : { events: list, index }])
+    const batch = index === undefined ? { events: list } : { events: list, index }
+    const [published] = await this.publishAll([batch], options)
     return published ?? this.#log.last
   }
 
-  async publishAll(batches: readonly BatchInput[]): Promise<readonly number[]> {
+  async publishAll(batches: readonly BatchInput[], options: PublishOptions = {}): Promise<readonly number[]> {
+    return (await this.append(batches, options)).indexes
+  }
+
+  /** As `publishAll`; tells also whether it was a repetition. */
+  async append(batches: readonly BatchInput[], { id, expected }: PublishOptions = {}): Promise<Appended> {
     if (this.#closed) throw shutdownError()
+    if (id !== undefined) checkId(id)
+    if (expected !== undefined) checkIndex('expected', expected, 0)
     const pending: PendingBatch[] = []
     if (!Array.isArray(batches)) throw invalid('batches', 'be an array of { events }', batches)
     for (const [position, batch] of batches.entries()) {
@@ -206,9 +240,9 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
       const encoded = this.#checkSize(encodeEvents(events, index, called))
       if (events.length > 0) pending.push(encoded)
     }
-    if (pending.length === 0) return []
+    if (pending.length === 0) return { indexes: [], duplicate: false }
     try {
-      return await this.#log.append(pending)
+      return await this.#log.append(pending, { key: id, expected })
     } catch (cause) {
       if (cause instanceof SpillwayError) throw cause
       throw new SpillwayError('LOG_FAILED', 'The log could not store the events. None was published.', { cause })
@@ -218,16 +252,15 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
   /** `compiled`: the filter that the options describe, where many share one. */
   subscribe(options: SubscribeOptions & { compiled?: Filter } = {}): BrokerSubscription {
     if (this.#closed) throw shutdownError()
-    const { from = 'latest', onLag = 'fail', signal, token = '' } = options
+    const { from = 'latest', exact = false, onLag = 'fail', signal, token = '' } = options
     if (onLag !== 'fail' && onLag !== 'skip') throw invalid('onLag', 'be "fail" or "skip"', onLag)
     if (typeof token !== 'string') throw invalid('token', 'be a string', token)
     if (signal?.aborted) throw signal.reason
-    const subscription = new BrokerSubscription(
-      this.#source,
-      options.compiled ?? new Filter(options),
-      this.#locate(from),
-      onLag,
-    )
+    const wanted = logStart(from)
+    const filter = options.compiled ?? new Filter(options)
+    const start = this.#locate(wanted ? 'earliest' : (from as Exclude<From, LogStart>))
+    if (exact && (start.gap || start.index < this.status.floor)) throw this.#notKept(from)
+    const subscription = new BrokerSubscription(this.#source, filter, start, onLag)
     const member: Member = {
       request: { token, topics: options.topics, namespaces: options.namespaces },
       doubts: 0,
@@ -240,6 +273,7 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
       subscription.awaitAccess()
       void this.#check(subscription, member, (error) => error)
     }
+    if (wanted) subscription.awaitStart(this.#log.locate(wanted).then((index) => this.#after(index)))
     return subscription
   }
 
@@ -375,7 +409,13 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     )
   }
 
-  #locate(from: From): Start {
+  #notKept(from: From): SpillwayError {
+    const { floor, newestIndex } = this.status
+    const kept = floor < newestIndex ? `${floor + 1} to ${newestIndex}` : 'nothing'
+    return new SpillwayError('NOT_KEPT', `What follows ${shown(from)} is not all kept. Kept: ${kept}.`)
+  }
+
+  #locate(from: Exclude<From, LogStart>): Start {
     const buffer = this.#buffer
     if (typeof from === 'object' && from !== null) return this.#locateAt(from)
     if (from === 'latest') return buffer.locate('latest')
@@ -410,6 +450,23 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     if (buffer.retained === 0) return this.#after(Math.max(this.#log.last - 1, this.#log.floor))
     return { place: place - 1, index: place > buffer.firstPlace ? buffer.indexAt(place - 1) : buffer.floor }
   }
+}
+
+/** The part of `from` that only the log can answer. Throws `INVALID`. */
+function logStart(from: From): LogStart | undefined {
+  if (typeof from !== 'object' || from === null) return undefined
+  if ('since' in from) checkIndex('from.since', from.since, 0)
+  else if ('last' in from) checkIndex('from.last', from.last, 0)
+  else return undefined
+  return from
+}
+
+const maxIdLength = 256
+
+/** Throws `INVALID` unless `id` can name a publish. */
+function checkId(id: unknown): void {
+  if (typeof id === 'string' && id.length > 0 && id.length <= maxIdLength && !/[\p{Cc}\p{Cs}]/u.test(id)) return
+  throw invalid('id', `be a string of 1 to ${maxIdLength} characters without control characters`, id)
 }
 
 /** When access ends. Throws for an answer that says neither yes nor no: it must not open anything. */

@@ -327,6 +327,11 @@ export class EventBuffer<T extends { readonly index: number }> {
     return this.#ring.indexAt(place)
   }
 
+  /** Unix milliseconds of the batch at a kept place. */
+  timeAt(place: number): number {
+    return this.#unixTime(this.#ring.timeAt(place))
+  }
+
   /** A page of what a reader has not seen that stands on `place` and saw `index` last; `undefined` if that is nothing. */
   after(place: number, index: number): Delivery<T> | undefined {
     const shared = this.#shared

@@ -21,7 +21,11 @@ export type ErrorCode =
   | 'UNSUPPORTED_TYPE'
   | 'TOO_LARGE'
   | 'INDEX_ORDER'
+  | 'INDEX_MISMATCH'
+  | 'KEY_REUSED'
   | 'NOT_KEPT'
+  | 'LOG_CORRUPT'
+  | 'LOG_UNUSABLE'
   | 'INTERNAL'
 
 /** What a code means to whoever meets it: the answer on HTTP and WebSocket, and whether trying again can help. */
@@ -94,6 +98,18 @@ export const errorTable: Readonly<Record<ErrorCode, ErrorInfo>> = {
     410,
     'Batches were dropped before this reader saw them. Reload the state that they describe, then resume from the cursor of the gap, or subscribe with onLag "skip" to be told and go on.',
   ),
+  INDEX_MISMATCH: giveUp(
+    4522,
+    409,
+    'Somebody published meanwhile. Read on from the index you expected to the one the message names, decide anew, and publish with that one.',
+  ),
+  KEY_REUSED: giveUp(4523, 409, 'A key names one publish. Use a fresh one for other events.'),
+  LOG_CORRUPT: giveUp(
+    4524,
+    500,
+    'The file of the log is damaged. Keep a copy of it, export what can be read with `spillway export`, and import that into a new directory.',
+  ),
+  LOG_UNUSABLE: giveUp(4525, 500, 'Correct what the message names about the file of the log. It was not touched.'),
   INTERNAL: giveUp(4599, 500, 'This is a defect or a failed dependency of the server. Its log has the cause.'),
 }
 
@@ -104,6 +120,8 @@ export interface SpillwayErrorOptions {
   gap?: Gap
   /** Where a reader that is refused or ended may resume. */
   cursor?: string
+  /** The newest index, for `INDEX_MISMATCH`. */
+  index?: number
 }
 
 /** The one error class of Spillway. Decide by `code`; show `message`. */
@@ -113,13 +131,16 @@ export class SpillwayError extends Error {
   readonly gap: Gap | undefined
   /** The position to resume from, where one is known. */
   readonly cursor: string | undefined
+  /** The newest index, when `code` is `INDEX_MISMATCH`. */
+  readonly index: number | undefined
 
-  constructor(code: ErrorCode, message: string, { cause, gap, cursor }: SpillwayErrorOptions = {}) {
+  constructor(code: ErrorCode, message: string, { cause, gap, cursor, index }: SpillwayErrorOptions = {}) {
     super(message, cause === undefined ? undefined : { cause })
     this.name = 'SpillwayError'
     this.code = code
     this.gap = gap
     this.cursor = cursor
+    this.index = index
   }
 
   /** HTTP status of this error's code. */

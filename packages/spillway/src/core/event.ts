@@ -73,9 +73,9 @@ export interface Gap {
   /**
    * `lag`: the reader was slower than the buffer is long. `retention`: it resumed from a place that is no longer kept.
    * `epoch`: its cursor belongs to another history, so `after` does not compare with `before`.
-   * `truncated`: its cursor lies beyond the newest index of this history.
+   * `truncated`: its cursor lies beyond the newest index of this history. `corrupt`: the log's storage was damaged.
    */
-  readonly reason: 'lag' | 'retention' | 'epoch' | 'truncated'
+  readonly reason: 'lag' | 'retention' | 'epoch' | 'truncated' | 'corrupt'
 }
 
 /** A payload that is JSON already. It is stored and served as it is, except that line breaks between tokens become spaces. */
@@ -144,6 +144,8 @@ export interface PendingBatch {
   readonly bytes: number
   /** The index that the publisher wants; absent: the next one. */
   readonly index?: number
+  /** When it was stored in the log that it comes from, in Unix milliseconds; absent: it is new. */
+  readonly time?: number
 }
 
 /** A batch as logs and buffers hold it. */

@@ -2,7 +2,7 @@ import type { PendingBatch, StoredBatch } from './event.ts'
 
 /**
  * Where batches are kept. It gives them their indexes and is the one source of their order; it may outlive the process.
- * Every log behaves alike; they differ in what survives.
+ * Every log behaves alike; they differ in what survives. `logSuite` of `spillway/testing` is this contract as tests.
  */
 export interface Log {
   /** Identity of this history. Positions of another epoch mean nothing here. */
@@ -13,24 +13,53 @@ export interface Log {
   readonly last: number
 
   /**
-   * Stores all of `batches` or none, each under its own index, and resolves with the indexes once the log's level of
-   * durability is reached. Rejects with `INDEX_ORDER` if a wanted index is not above the one before it, with
-   * `TOO_LARGE`, `LOG_FAILED`, or `CLOSED` after `close`.
+   * Stores all of `batches` or none, each under its own index, and resolves once the log's level of durability is
+   * reached. Rejects with `INDEX_ORDER` if a wanted index is not above the one before it, with `INDEX_MISMATCH`,
+   * `KEY_REUSED`, `TOO_LARGE`, `OVERLOADED`, `LOG_FAILED`, or `CLOSED` after `close`.
    */
-  append(batches: readonly PendingBatch[]): Promise<readonly number[]>
+  append(batches: readonly PendingBatch[], options?: AppendOptions): Promise<Appended>
 
   /** Up to `limit` batches after index `after`, oldest first. An empty page means that there are none yet. */
   read(after: number, limit: number): Promise<LogPage>
 
+  /** The index that a reader starts after to get what `start` says, from `floor` to `last`. */
+  locate(start: LogStart): Promise<number>
+
   /** Calls `listener` with every batch stored from now on, whoever appended it, in index order. Gives back the undo. */
   follow(listener: (batch: StoredBatch) => void): () => void
 
-  /** Stores nothing more. Harmless when done twice. */
+  /** Stores nothing more; what was accepted is finished first. Harmless when done twice. */
   close(): Promise<void>
 }
+
+export interface AppendOptions {
+  /**
+   * Names this append, so that it can be repeated when its answer was lost: a second one with the same key stores nothing
+   * and gives the indexes of the first. The newest {@link keyWindow} keys are remembered, for as long as the log lives.
+   * The same key with other batches rejects with `KEY_REUSED`.
+   */
+  readonly key?: string | undefined
+  /** Appends only if this is the newest index, and rejects with `INDEX_MISMATCH` otherwise. */
+  readonly expected?: number | undefined
+}
+
+export interface Appended {
+  /** One for each batch. */
+  readonly indexes: readonly number[]
+  /** Whether an earlier append with the same key had stored them. */
+  readonly duplicate: boolean
+}
+
+/** The first batch stored at or after `since`, Unix milliseconds as the log's clock had them; or the newest `last` batches. */
+export type LogStart = { readonly since: number } | { readonly last: number }
 
 export interface LogPage {
   /** The log's floor when the page was read: above `after`, it says that batches before the page are gone. */
   readonly floor: number
+  /** Above `after`, it says that batches after `after` and up to this index were damaged and are lost. */
+  readonly lost?: number
   readonly batches: readonly StoredBatch[]
 }
+
+/** How many keys of appends a log remembers. */
+export const keyWindow = 100_000

@@ -1,9 +1,10 @@
 import { EventBuffer, type EventBufferOptions } from './buffer.ts'
 import { systemClock } from './clock.ts'
 import { newEpoch } from './cursor.ts'
-import { SpillwayError } from './errors.ts'
+import { digestOf } from './digest.ts'
+import { SpillwayError, shown } from './errors.ts'
 import { type PendingBatch, StoredBatch } from './event.ts'
-import type { Log, LogPage } from './log.ts'
+import { type Appended, type AppendOptions, keyWindow, type Log, type LogPage, type LogStart } from './log.ts'
 
 /** What a {@link memoryLog} keeps; the defaults are those of {@link EventBuffer}. */
 export type MemoryLogOptions = Pick<EventBufferOptions<StoredBatch>, 'capacity' | 'maxBytes' | 'maxAge' | 'clock'>
@@ -20,6 +21,8 @@ class MemoryLog implements Log {
   readonly epoch: string
   readonly #kept: EventBuffer<StoredBatch>
   readonly #listeners = new Set<(batch: StoredBatch) => void>()
+  /** In the order in which they were first used. */
+  readonly #keys = new Map<string, { readonly digest: number; readonly indexes: readonly number[] }>()
   #untold: StoredBatch[] = []
   #telling = false
 
@@ -36,15 +39,24 @@ class MemoryLog implements Log {
     return this.#kept.newestIndex
   }
 
-  async append(pending: readonly PendingBatch[]): Promise<readonly number[]> {
+  async append(pending: readonly PendingBatch[], { key, expected }: AppendOptions = {}): Promise<Appended> {
     if (this.#kept.error) throw new SpillwayError('CLOSED', 'The log was closed. The events were not stored.')
+    const digest = key === undefined ? 0 : digestOf(pending)
+    const first = key === undefined ? undefined : this.#keys.get(key)
+    if (first) {
+      if (first.digest !== digest) throw keyReused(key as string)
+      return { indexes: first.indexes, duplicate: true }
+    }
+    checkExpected(expected, this.last)
     const batches = this.#number(pending)
     for (const batch of batches) this.#kept.check(batch)
     // All are stored before anybody is told of the first: a listener may append, and must not get in between.
     for (const batch of batches) this.#kept.append(batch)
     this.#untold.push(...batches)
+    const indexes = batches.map(({ index }) => index)
+    if (key !== undefined) this.#remember(key, { digest, indexes })
     this.#tell()
-    return batches.map(({ index }) => index)
+    return { indexes, duplicate: false }
   }
 
   async read(after: number, limit: number): Promise<LogPage> {
@@ -59,6 +71,16 @@ class MemoryLog implements Log {
     return { floor: kept.floor, batches }
   }
 
+  async locate(start: LogStart): Promise<number> {
+    const kept = this.#kept
+    kept.trim()
+    const oldest = kept.firstPlace
+    let place = kept.lastPlace + 1
+    if ('last' in start) place = Math.max(place - start.last, oldest)
+    else while (place > oldest && kept.timeAt(place - 1) >= start.since) place--
+    return place > oldest ? kept.indexAt(place - 1) : kept.floor
+  }
+
   follow(listener: (batch: StoredBatch) => void): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
@@ -67,6 +89,15 @@ class MemoryLog implements Log {
   async close(): Promise<void> {
     this.#listeners.clear()
     this.#kept.close()
+  }
+
+  #remember(key: string, append: { digest: number; indexes: readonly number[] }): void {
+    this.#keys.set(key, append)
+    if (this.#keys.size <= keyWindow) return
+    for (const oldest of this.#keys.keys()) {
+      this.#keys.delete(oldest)
+      return
+    }
   }
 
   #tell(): void {
@@ -100,4 +131,21 @@ export function nextIndex(last: number, wanted: number = last + 1): number {
   if (wanted > last && wanted <= Number.MAX_SAFE_INTEGER) return wanted
   const advice = last < Number.MAX_SAFE_INTEGER ? 'Publish with a larger index or omit it.' : 'This history is full.'
   throw new SpillwayError('INDEX_ORDER', `Index ${wanted} is not above the log's last index ${last}. ${advice}`)
+}
+
+/** Throws `INDEX_MISMATCH` if the newest index is not the one that was expected. */
+export function checkExpected(expected: number | undefined, last: number): void {
+  if (expected === undefined || expected === last) return
+  throw new SpillwayError(
+    'INDEX_MISMATCH',
+    `The newest index is ${last}, expected was ${expected}. Nothing was stored.`,
+    {
+      index: last,
+    },
+  )
+}
+
+/** The same key came with other events. */
+export function keyReused(key: string): SpillwayError {
+  return new SpillwayError('KEY_REUSED', `The key ${shown(key)} was used for other events. Nothing was stored.`)
 }

@@ -118,6 +118,8 @@ export class BrokerSubscription implements Subscription {
   #pageAt = 0
   #loading = false
   #resting = false
+  /** The log is asked where it starts. */
+  #finding = false
   #entry: { resolve(): void; reject(reason: unknown): void } | undefined
   #ended = false
   #error: unknown
@@ -196,7 +198,7 @@ export class BrokerSubscription implements Subscription {
   pull(): Pulled | undefined {
     if (!this.#ended && this.expiresAt !== never && this.#source.clock.now() >= this.expiresAt) this.expire()
     if (this.#ended) throw this.#error
-    if (this.hold < 0) return undefined
+    if (this.hold < 0 || this.#finding) return undefined
     for (let scanned = 0; scanned < maxScan; scanned++) {
       if (this.#gap) return this.#tell(this.#gap)
       const batch = this.#peek()
@@ -229,6 +231,29 @@ export class BrokerSubscription implements Subscription {
     this.ready = new Promise((resolve, reject) => {
       this.#entry = { resolve, reject }
     })
+    this.ready.catch(ignore)
+  }
+
+  /** Delivers nothing and leaves `ready` open until the log has said where this subscription starts. Call after `awaitAccess`. */
+  awaitStart(start: Promise<Start>): void {
+    this.#finding = true
+    const found = start.then(
+      ({ place, index, reason = 'lag' }) => {
+        this.#finding = false
+        if (this.#ended) return
+        this.#place = place
+        this.#index = index
+        this.#reason = reason
+        this.wake()
+      },
+      (cause: unknown) => {
+        const error = this.#readError(cause)
+        this.fail(error)
+        throw error
+      },
+    )
+    const granted = this.ready
+    this.ready = found.then(() => granted)
     this.ready.catch(ignore)
   }
 
@@ -401,21 +426,27 @@ export class BrokerSubscription implements Subscription {
       },
       (cause: unknown) => {
         this.#loading = false
-        this.fail(new SpillwayError('LOG_FAILED', 'The log could not be read.', { cause, cursor: this.cursor }))
+        this.fail(this.#readError(cause))
       },
     )
   }
 
+  #readError(cause: unknown): SpillwayError {
+    const code = cause instanceof SpillwayError && cause.code === 'LOG_CORRUPT' ? cause.code : 'LOG_FAILED'
+    return new SpillwayError(code, 'The log could not be read.', { cause, cursor: this.cursor })
+  }
+
   async #readPage(): Promise<void> {
     const { log, clock } = this.#source
-    const { floor, batches } = await log.read(this.#index, pageLength)
+    const { floor, lost = 0, batches } = await log.read(this.#index, pageLength)
     // The buffer has more than the log shows: a copy that lags behind. Asking again at once would be a busy loop.
-    if (batches.length === 0 && floor <= this.#index)
-      await new Promise<void>((resolve) => clock.after(retryMs, resolve))
+    const gone = Math.max(floor, lost)
+    if (batches.length === 0 && gone <= this.#index) await new Promise<void>((resolve) => clock.after(retryMs, resolve))
     this.#page = new WeakRef(batches)
     this.#pageAt = 0
-    if (floor > this.#index) {
-      this.#gap = { after: this.#index, before: batches[0]?.index ?? floor + 1, reason: this.#reason }
+    if (gone > this.#index) {
+      const reason = lost > floor ? 'corrupt' : this.#reason
+      this.#gap = { after: this.#index, before: batches[0]?.index ?? gone + 1, reason }
     }
     this.#reason = 'lag'
   }

@@ -3,12 +3,12 @@ import { systemClock } from '../core/clock.ts'
 import { formatCursor } from '../core/cursor.ts'
 import { SpillwayError, shown } from '../core/errors.ts'
 import { Filter } from '../core/filter.ts'
-import { parseBatch, parseBatches } from '../wire/publish.ts'
+import { type ParsedBatch, parseBatch, parseBatches } from '../wire/publish.ts'
 import { Encoder } from './fan-out/encoder.ts'
 import { FanOut } from './fan-out/fan-out.ts'
 import { EventStream } from './fan-out/stream.ts'
 import { ndjsonFormat, nomadFormat, sseFormat } from './format.ts'
-import { parseQuery, parseTopics, single } from './query.ts'
+import { expectedIndex, parseFlag, parseQuery, parseTopics, publishId, single, startOf } from './query.ts'
 
 /** A request as every mount presents it. */
 export interface HandlerRequest {
@@ -162,10 +162,10 @@ class Faces {
       }
     }
     const encoder = this.#negotiate(request.header('accept'))
-    // [spec] A browser sends Last-Event-ID when it reconnects to the URL that it began with, so it knows better than `from`.
-    const from = request.header('last-event-id') || single(parameters, 'from') || 'latest'
+    const from = startOf(parameters, request.header('last-event-id'))
+    const exact = parseFlag('exact', single(parameters, 'exact'))
     const wish = this.#wish(parseTopics(parameters.get('topic')), parameters.get('namespace'))
-    return this.#stream(request, wish, from, encoder, this.#stallTimeout)
+    return this.#stream(request, wish, { from, exact }, encoder, this.#stallTimeout)
   }
 
   /** What is wanted, compiled: the same for all who want the same, of whom there may be thousands. */
@@ -204,7 +204,7 @@ class Faces {
       const encoder = parameters.get('bookmarks')?.[0] === 'true' ? this.#nomadBookmarks : this.#nomad
       const from = { at: nomadIndex(parameters.get('index')?.[0]) }
       const wish = this.#wish(nomadTopics(parameters.get('topic')), [namespace])
-      return await this.#stream(request, wish, from, encoder, this.#nomadStallTimeout)
+      return await this.#stream(request, wish, { from }, encoder, this.#nomadStallTimeout)
     } catch (error) {
       const refused = this.#explain(error)
       const body = refused.status === 403 ? 'Permission denied' : refused.message
@@ -215,13 +215,13 @@ class Faces {
   async #stream(
     request: HandlerRequest,
     wish: Wish,
-    from: From,
+    start: { from: From; exact?: boolean },
     encoder: Encoder,
     stallTimeout: number,
   ): Promise<HandlerResponse> {
     const token = tokenOf(request)
     this.#checkRoom(token)
-    const subscription = this.#broker.subscribe({ ...wish, from, token, onLag: 'skip' })
+    const subscription = this.#broker.subscribe({ ...wish, ...start, token, onLag: 'skip' })
     const body = new EventStream(this.#fanOut, subscription, {
       encoder,
       shape: wish.shape,
@@ -276,11 +276,15 @@ class Faces {
     if (encoding !== 'identity')
       throw new SpillwayError('UNSUPPORTED_TYPE', `Content-Encoding must be identity, got ${shown(encoding)}.`)
     const body = await this.#read(request)
-    const batches = isLines ? parseBatches(body) : [parseBatch(body, 'body')]
-    const indexes = await this.#broker.publishAll(batches)
+    const batches: ParsedBatch[] = isLines ? parseBatches(body) : [parseBatch(body, 'body')]
+    const { indexes, duplicate } = await this.#broker.append(batches, {
+      id: publishId(request.header('idempotency-key'), batches[0]?.id),
+      expected: expectedIndex(request.query),
+    })
     const { epoch, newestIndex } = this.#broker.status
     const index = indexes.at(-1) ?? newestIndex
-    return json(200, { index, cursor: formatCursor(epoch, index), batches: indexes.length })
+    const answer = { index, cursor: formatCursor(epoch, index), batches: indexes.length }
+    return json(200, duplicate ? { ...answer, duplicate } : answer)
   }
 
   async #read(request: HandlerRequest): Promise<string> {
@@ -338,7 +342,7 @@ interface Wish {
 
 const maxWishes = 1000
 
-const followParameters = new Set(['topic', 'namespace', 'from'])
+const followParameters = new Set(['topic', 'namespace', 'from', 'last', 'exact'])
 
 function tokenOf(request: HandlerRequest): string {
   const bearer = /^Bearer +(.*)$/i.exec(request.header('authorization') ?? '')?.[1]
@@ -375,8 +379,8 @@ function nomadTopics(values: readonly string[] | undefined): Record<string, stri
 
 /** A refusal as RFC 9457 has it. */
 function problem(error: SpillwayError, retry: number): HandlerResponse {
-  const { status, code, message, retryable, advice, cursor } = error
-  const body = { type: 'about:blank', title: code, status, detail: message, code, retryable, advice, cursor }
+  const { status, code, message, retryable, advice, cursor, index } = error
+  const body = { type: 'about:blank', title: code, status, detail: message, code, retryable, advice, cursor, index }
   const headers: Record<string, string> = { 'content-type': 'application/problem+json', 'cache-control': 'no-store' }
   if (status === 401) headers['www-authenticate'] = 'Bearer'
   return { status, headers: { ...headers, ...retryAfter(error, retry) }, body: JSON.stringify(body) }

@@ -1,3 +1,4 @@
+import type { From } from '../core/broker.ts'
 import { invalid, SpillwayError, shown } from '../core/errors.ts'
 
 /** How many topics one request may name. */
@@ -22,6 +23,61 @@ export function single(parameters: ReadonlyMap<string, readonly string[]>, name:
   if (values && values.length > 1)
     throw new SpillwayError('INVALID', `${name} must be given once, got ${values.length} values.`)
   return values?.[0]
+}
+
+// [RFC 3339, 5.6] A date and time with its offset: no cursor looks like it.
+const timestamp = /^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})$/
+
+/**
+ * Where a reader starts: `from` is `latest`, `earliest`, a cursor or a time as RFC 3339 has it; `last` a number of batches.
+ * [WHATWG HTML, 9.2] A browser sends `Last-Event-ID` when it reconnects to the URL that it began with, so that counts most.
+ */
+export function startOf(parameters: ReadonlyMap<string, readonly string[]>, lastEventId: string | undefined): From {
+  const from = single(parameters, 'from')
+  const last = single(parameters, 'last')
+  if (from !== undefined && last !== undefined)
+    throw new SpillwayError('INVALID', 'from and last exclude each other. Give one of them.')
+  if (lastEventId) return lastEventId
+  if (last !== undefined) return { last: wholeNumber('last', last) }
+  if (from === undefined || !timestamp.test(from)) return from || 'latest'
+  const since = Date.parse(from)
+  if (Number.isNaN(since) || since < 0) throw invalid('from', 'be a time that exists, from 1970 on', from)
+  return { since }
+}
+
+/** `true` or `false`; absent: `false`. */
+export function parseFlag(name: string, value: string | undefined): boolean {
+  if (value === undefined || value === 'false') return false
+  if (value === 'true') return true
+  throw invalid(name, 'be true or false', value)
+}
+
+/** The `expected` of a publish request. Throws `INVALID` for any other parameter: a misspelt one would expect nothing. */
+export function expectedIndex(query: string): number | undefined {
+  const parameters = parseQuery(query)
+  for (const name of parameters.keys()) {
+    if (name !== 'expected')
+      throw new SpillwayError('INVALID', `The query has the unknown parameter ${shown(name)}. Known: expected.`)
+  }
+  const expected = single(parameters, 'expected')
+  return expected === undefined ? undefined : wholeNumber('expected', expected)
+}
+
+/**
+ * The id of a publish: the header `Idempotency-Key`, bare or as the quoted string of
+ * draft-ietf-httpapi-idempotency-key-header, or the body's own. Throws `INVALID` where both are there and differ.
+ */
+export function publishId(header: string | undefined, own: string | undefined): string | undefined {
+  if (header === undefined) return own
+  const id = /^"([^"\\]*)"$/.exec(header)?.[1] ?? header
+  if (own === undefined || own === id) return id
+  throw invalid('id', `be that of the header Idempotency-Key, ${shown(id)}`, own)
+}
+
+function wholeNumber(name: string, text: string): number {
+  const value = /^[0-9]{1,16}$/.test(text) ? Number(text) : Number.NaN
+  if (Number.isSafeInteger(value)) return value
+  throw invalid(name, `be an integer from 0 to ${Number.MAX_SAFE_INTEGER}`, text)
 }
 
 /** `topic=T`, `topic=T:K`, `topic=T:*`, repeated. The key is what follows the first colon. Without topics: everything. */

@@ -1,33 +1,46 @@
 import { invalid, SpillwayError, shown } from '../core/errors.ts'
 import { type BatchInput, type EventInput, JsonText } from '../core/event.ts'
 
+/** A batch as it comes over the wire. */
+export interface ParsedBatch extends BatchInput {
+  /** Names the publish, so that it can be repeated. */
+  id?: string
+}
+
 /**
- * Reads one batch: an event, an array of events, or `{"index"?, "events"}`. Payloads are cut out of `text`, not parsed and
+ * Reads one batch: an event, an array of events, or `{"index"?, "id"?, "events"}`. Payloads are cut out of `text`, not parsed and
  * printed anew, so numbers beyond 2^53 and the order of keys stay as they came. `at` is how errors call it.
  * Throws `INVALID`; what an event may hold is checked when it is published.
  */
-export function parseBatch(text: string, at: string): BatchInput {
+export function parseBatch(text: string, at: string, known: readonly string[] = batchFields): ParsedBatch {
   const value = parseJson(text, at)
   if (Array.isArray(value)) return { events: parseEvents(value, text, at) }
   if (!isObject(value)) throw invalid(at, 'be an event, an array of events or {"index", "events"}', value)
   if (!Object.hasOwn(value, 'events')) return { events: [parseEvent(value, text, at)] }
   const members = memberTexts(text, at)
   for (const field of members.keys()) {
-    if (field !== 'events' && field !== 'index')
-      throw new SpillwayError('INVALID', `${at} has the unknown field ${shown(field)}. Known: index, events.`)
+    if (!known.includes(field))
+      throw new SpillwayError('INVALID', `${at} has the unknown field ${shown(field)}. Known: ${known.join(', ')}.`)
   }
-  const { index, events: list } = value
+  const { index, id, events: list } = value
   if (!Array.isArray(list)) throw invalid(`${at}.events`, 'be an array', list)
   const events = parseEvents(list, members.get('events') as string, `${at}.events`)
-  return index === undefined ? { events } : { events, index: index as number }
+  const batch: ParsedBatch = { events }
+  if (index !== undefined) batch.index = index as number
+  if (id !== undefined) batch.id = id as string
+  return batch
 }
+
+const batchFields = ['index', 'id', 'events']
+/** Lines are stored all or none, so that an id of each would say nothing. */
+const lineFields = ['index', 'events']
 
 /** Reads a batch from each line that is not blank. */
 export function parseBatches(text: string): BatchInput[] {
   const batches: BatchInput[] = []
   for (const [number, line] of text.split('\n').entries()) {
     const name = `line ${number + 1}`
-    if (line.trim() !== '') batches.push({ ...parseBatch(line, name), name })
+    if (line.trim() !== '') batches.push({ ...parseBatch(line, name, lineFields), name })
   }
   return batches
 }

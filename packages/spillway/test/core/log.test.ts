@@ -23,8 +23,9 @@ function changed(log: Log, changes: Partial<Log>): Log {
     get last() {
       return log.last
     },
-    append: (batches) => log.append(batches),
+    append: (batches, options) => log.append(batches, options),
     read: (after, limit) => log.read(after, limit),
+    locate: (start) => log.locate(start),
     follow: (listener) => log.follow(listener),
     close: () => log.close(),
     ...changes,
@@ -34,7 +35,10 @@ function changed(log: Log, changes: Partial<Log>): Log {
 test('a memory log gives growing indexes, and keeps what was stored in order', async () => {
   const log = memoryLog()
   assert.deepEqual([log.floor, log.last], [0, 0])
-  assert.deepEqual(await log.append([pending('a'), pending('b', 10), pending('c')]), [1, 10, 11])
+  assert.deepEqual(await log.append([pending('a'), pending('b', 10), pending('c')]), {
+    indexes: [1, 10, 11],
+    duplicate: false,
+  })
   assert.deepEqual([log.floor, log.last], [0, 11])
   const { floor, batches } = await log.read(0, 100)
   assert.equal(floor, 0)
@@ -436,6 +440,7 @@ test('a broker that is told late of what the log has repeats nothing to a reader
     },
     append: (batches) => log.append(batches),
     read: (after, limit) => log.read(after, limit),
+    locate: (start) => log.locate(start),
     close: () => log.close(),
     follow: (listener) => log.follow((batch) => late.push(() => listener(batch))),
   }

@@ -163,12 +163,12 @@ const refusals: Refusal[] = [
   invalid(
     'has an unknown field beside events',
     '{"events":[],"indx":1}',
-    'body has the unknown field "indx". Known: index, events.',
+    'body has the unknown field "indx". Known: index, id, events.',
   ),
   invalid(
     'has an event and events',
     '{"topic":"T","events":[]}',
-    'body has the unknown field "topic". Known: index, events.',
+    'body has the unknown field "topic". Known: index, id, events.',
   ),
   invalid('has an unknown field', '{"topic":"T","type":"t","Key":"x"}', `event has the unknown field "Key". ${known}`),
   invalid(
@@ -179,7 +179,7 @@ const refusals: Refusal[] = [
   invalid(
     'has `__proto__` beside events',
     '{"events":[],"__proto__":{"index":1}}',
-    'body has the unknown field "__proto__". Known: index, events.',
+    'body has the unknown field "__proto__". Known: index, id, events.',
   ),
   invalid(
     'has only `__proto__`',
@@ -592,4 +592,43 @@ test('a failing log is told to the operator, and to the publisher without the ca
   assert.ok(!answer.text.includes('secret'))
   assert.equal(site.errors.length, 1)
   await broker.close()
+})
+
+test('a request that is repeated with its key stores nothing more and gets the first answer’s index', async (t) => {
+  const site = await serve(t)
+  const first = await post(site, event, { 'idempotency-key': 'order-1' })
+  await post(site, event)
+  for (const key of ['order-1', '"order-1"']) {
+    const again = await post(site, event, { 'idempotency-key': key })
+    assert.deepEqual(again.json, { ...first.json, duplicate: true })
+  }
+  assert.deepEqual((await post(site, { id: 'order-1', events: [event] })).json.duplicate, true)
+  assert.equal(site.broker.status.newestIndex, 2)
+})
+
+test('a key with other events, or two that differ, is refused, and nothing is stored', async (t) => {
+  const site = await serve(t)
+  await post(site, event, { 'idempotency-key': 'a' })
+  const other = await post(site, [event, event], { 'idempotency-key': 'a' })
+  assert.deepEqual([other.status, other.json.code], [409, 'KEY_REUSED'])
+  const two = await post(site, { id: 'b', events: [event] }, { 'idempotency-key': 'c' })
+  assert.deepEqual([two.status, two.json.detail], [400, 'id must be that of the header Idempotency-Key, "c", got "b".'])
+  const long = await post(site, event, { 'idempotency-key': 'x'.repeat(257) })
+  assert.equal(long.status, 400)
+  assert.equal(site.broker.status.newestIndex, 1)
+})
+
+test('a publish that expects another newest index is refused with the true one', async (t) => {
+  const site = await serve(t)
+  const body = JSON.stringify(event)
+  const expecting = (query: string) =>
+    ask(site, `/v1/events?${query}`, { method: 'POST', body, headers: { 'content-type': 'application/json' } })
+  assert.equal((await expecting('expected=0')).json.index, 1)
+  const refused = await expecting('expected=0')
+  assert.deepEqual([refused.status, refused.json.code, refused.json.index], [409, 'INDEX_MISMATCH', 1])
+  assert.equal((await expecting('expected=1')).status, 200)
+  for (const query of ['expected=-1', 'expected=x', 'expected=1&expected=2', 'expect=1']) {
+    assert.equal((await expecting(query)).status, 400, query)
+  }
+  assert.equal(site.broker.status.newestIndex, 2)
 })

@@ -1,0 +1,290 @@
+import { type Clock, systemClock } from '../core/clock.ts'
+import { digestOf } from '../core/digest.ts'
+import { SpillwayError, shown } from '../core/errors.ts'
+import { type PendingBatch, StoredBatch } from '../core/event.ts'
+import type { Appended, AppendOptions, Log, LogPage, LogStart } from '../core/log.ts'
+import { batchEnd, decodeBatch, encodeBatch } from './sqlite/codec.ts'
+import { type Question, Thread } from './sqlite/thread.ts'
+import type { Answer } from './sqlite/worker.ts'
+import type { Bounds, Job, Opened, WriterOptions } from './sqlite/writer.ts'
+
+export interface SqliteLogOptions {
+  /** The file. Its folder must exist. Beside it stand `-wal` and `-shm` while it is open, `-lock` and `-mark`. */
+  path: string
+  /**
+   * What an acknowledged append survives. `power`, the default: a power cut, on a disk that keeps what it confirms.
+   * `process`: the end of the process, however it ends; after a power cut the history starts anew with another epoch.
+   */
+  durability?: 'power' | 'process' | undefined
+  /** Batches that are kept; up to a 64th more may be there. Default: no limit. */
+  capacity?: number | undefined
+  /** Bytes of names and payloads that are kept; up to a 64th more may be there. 0: no limit. Default 1 GiB. */
+  maxBytes?: number | undefined
+  /** Milliseconds that batches are kept, measured by a clock that cannot be set back. Default: no limit. */
+  maxAge?: number | undefined
+  clock?: Clock | undefined
+}
+
+/** A log in a file. */
+export interface SqliteLog extends Log {
+  readonly path: string
+  /**
+   * What had been acknowledged and was not in the file when it was opened: everything after `after` and up to `last`. Its
+   * indexes are not given again, and every reader that missed it is told a gap with the reason `corrupt`.
+   */
+  readonly lost: { readonly after: number; readonly last: number } | undefined
+}
+
+const defaultMaxBytes = 2 ** 30
+/** About how many bytes one page has: what a reader holds of the log at once. */
+const pageBytes = 2 ** 20
+/** What one commit takes, so that nobody waits long for one. */
+const groupLength = 1024
+const groupBytes = 4 * 2 ** 20
+/** Characters that may wait for a commit; beyond, publishers are told to come back. */
+const maxWaiting = 64 * 2 ** 20
+/** How often at the most and at least ages are looked at, in milliseconds. */
+const shortestRound = 100
+const longestRound = 60_000
+
+/**
+ * Opens a log in a file, or makes it: SQLite in WAL mode, one row a batch. Needs Node 22.13.
+ *
+ * Order    Appends that come while a commit runs share the next one, in the order in which they came. Followers are told,
+ *          and `append` resolves, once the commit reached `durability`.
+ * Threads  One writes, one reads, so neither the disk nor a long history holds up the event loop.
+ * Losses   What is damaged or missing is never taken for a batch and never passed over in silence, see {@link SqliteLog.lost}.
+ *
+ * Rejects with `CONFIG`; `LOG_UNUSABLE` for a file that cannot be written, is in use, not a log or of a newer version;
+ * `LOG_CORRUPT` for one that is damaged beyond that.
+ */
+export async function sqliteLog({ clock = systemClock, ...options }: SqliteLogOptions): Promise<SqliteLog> {
+  const { path, durability = 'power' } = options
+  if (typeof path !== 'string' || path === '') throw config('path', 'the path of a file', path)
+  if (durability !== 'power' && durability !== 'process') throw config('durability', '"power" or "process"', durability)
+  const limits: WriterOptions = {
+    path,
+    durability,
+    capacity: limit('capacity', options.capacity ?? 0),
+    maxBytes: limit('maxBytes', options.maxBytes ?? defaultMaxBytes),
+    maxAge: limit('maxAge', options.maxAge ?? 0),
+  }
+  const writer = new Thread({ ...limits, role: 'write' })
+  const { opened } = (await writer.opened) as { opened: Opened }
+  return new FileLog(limits, clock, writer, opened)
+}
+
+interface Append {
+  readonly job: Job
+  readonly batches: readonly PendingBatch[]
+  readonly size: number
+  resolve(appended: Appended): void
+  reject(error: unknown): void
+}
+
+class FileLog implements SqliteLog {
+  readonly path: string
+  readonly epoch: string
+  readonly lost: SqliteLog['lost']
+  readonly #limits: WriterOptions
+  readonly #clock: Clock
+  readonly #writer: Thread
+  #reader: Thread | undefined
+  readonly #listeners = new Set<(batch: StoredBatch) => void>()
+  readonly #pages = new Map<string, Promise<LogPage>>()
+  #bounds: Bounds
+  /** What makes the log's time of the monotonic clock: it neither jumps nor falls, also below what is stored. */
+  readonly #timeOffset: number
+  #queue: Append[] = []
+  #waiting = 0
+  #flushing: Promise<void> | undefined
+  #stopTrimming: (() => void) | undefined
+  #closed: Promise<void> | undefined
+
+  constructor(limits: WriterOptions, clock: Clock, writer: Thread, { epoch, time, lost, ...bounds }: Opened) {
+    this.path = limits.path
+    this.epoch = epoch
+    this.lost = lost
+    this.#limits = limits
+    this.#clock = clock
+    this.#writer = writer
+    this.#bounds = bounds
+    this.#timeOffset = Math.max(clock.now(), time) - clock.monotonic()
+    this.#trimLater()
+  }
+
+  get floor(): number {
+    return this.#bounds.floor
+  }
+
+  get last(): number {
+    return this.#bounds.last
+  }
+
+  async append(batches: readonly PendingBatch[], { key, expected }: AppendOptions = {}): Promise<Appended> {
+    if (this.#closed) throw new SpillwayError('CLOSED', 'The log was closed. The events were not stored.')
+    let size = 0
+    const texts = batches.map(({ events, index, time }) => {
+      const text = encodeBatch(events)
+      size += text.length
+      return { text, ...(index !== undefined && { index }), ...(time !== undefined && { time }) }
+    })
+    if (this.#waiting > 0 && this.#waiting + size > maxWaiting) {
+      throw new SpillwayError(
+        'OVERLOADED',
+        `${this.#waiting} characters wait to be stored already. Nothing was stored.`,
+      )
+    }
+    this.#waiting += size
+    const job: Job = { batches: texts, key, expected, digest: key === undefined ? 0 : digestOf(batches) }
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ job, batches, size, resolve, reject })
+      this.#flushing ??= this.#flush()
+    })
+  }
+
+  read(after: number, limit: number): Promise<LogPage> {
+    // Readers that are at one place share a page: after a restart they come in thousands.
+    const name = `${after} ${limit}`
+    let page = this.#pages.get(name)
+    if (!page) {
+      page = this.#read(after, limit).finally(() => this.#pages.delete(name))
+      this.#pages.set(name, page)
+    }
+    return page
+  }
+
+  async locate(start: LogStart): Promise<number> {
+    const { located } = (await this.#askReader({ locate: start })) as { located: number }
+    return located
+  }
+
+  follow(listener: (batch: StoredBatch) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#close()
+    return this.#closed
+  }
+
+  async #close(): Promise<void> {
+    this.#stopTrimming?.()
+    await this.#flushing
+    this.#listeners.clear()
+    const reader = this.#reader
+    this.#reader = undefined
+    await reader?.ask({ close: true })
+    await this.#writer.ask({ close: true })
+  }
+
+  /** Commits what waits, group after group. */
+  async #flush(): Promise<void> {
+    // What else this turn publishes shares the first commit.
+    await Promise.resolve()
+    while (this.#queue.length > 0) {
+      const group = this.#takeGroup()
+      try {
+        const commit = group.map(({ job }) => job)
+        this.#settle(group, await this.#writer.ask({ commit, now: this.#now() }))
+      } catch (error) {
+        for (const { reject } of group) reject(error)
+      }
+      for (const { size } of group) this.#waiting -= size
+    }
+    this.#flushing = undefined
+  }
+
+  #takeGroup(): Append[] {
+    let length = 0
+    let size = 0
+    for (const append of this.#queue) {
+      size += append.size
+      if (length > 0 && (length >= groupLength || size > groupBytes)) break
+      length++
+    }
+    return this.#queue.splice(0, length)
+  }
+
+  #settle(group: readonly Append[], answer: Answer): void {
+    const { outcomes, bounds } = answer as Extract<Answer, { bounds: Bounds }>
+    this.#bounds = bounds
+    for (const [n, { batches, resolve, reject }] of group.entries()) {
+      const outcome = outcomes[n]
+      if (!outcome || 'code' in outcome) {
+        const { code = 'LOG_FAILED', message = 'The log gave no answer.', index } = outcome ?? {}
+        reject(new SpillwayError(code, message, index === undefined ? {} : { index }))
+        continue
+      }
+      if (!outcome.duplicate) {
+        for (const [m, batch] of batches.entries()) {
+          this.#tell(new StoredBatch(this.epoch, outcome.indexes[m] as number, batch))
+        }
+      }
+      resolve(outcome)
+    }
+  }
+
+  #tell(batch: StoredBatch): void {
+    for (const listener of this.#listeners) {
+      try {
+        listener(batch)
+      } catch (error) {
+        // It is stored: a listener's mistake must reach its author, not the publisher.
+        void Promise.reject(error)
+      }
+    }
+  }
+
+  async #read(after: number, limit: number): Promise<LogPage> {
+    const { page } = (await this.#askReader({ read: after, limit, maxBytes: pageBytes })) as Extract<
+      Answer,
+      { page: unknown }
+    >
+    const { floor, lost, indexes, sizes, data } = page
+    const texts = new TextDecoder().decode(data).split(batchEnd)
+    const batches = indexes.map((index, n) => {
+      return new StoredBatch(this.epoch, index, { events: decodeBatch(texts[n] as string), bytes: sizes[n] as number })
+    })
+    return lost > 0 ? { floor, lost, batches } : { floor, batches }
+  }
+
+  async #askReader(question: Question): Promise<Answer> {
+    if (this.#closed) throw new SpillwayError('CLOSED', 'The log was closed.')
+    this.#reader ??= new Thread({ ...this.#limits, role: 'read' })
+    const reader = this.#reader
+    await reader.opened
+    return reader.ask(question)
+  }
+
+  /** Unix milliseconds by which batches age. */
+  #now(): number {
+    return this.#timeOffset + this.#clock.monotonic()
+  }
+
+  #trimLater(): void {
+    const { maxAge } = this.#limits
+    if (maxAge === Number.POSITIVE_INFINITY) return
+    const round = Math.min(Math.max(maxAge / 10, shortestRound), longestRound)
+    this.#stopTrimming = this.#clock.after(round, async () => {
+      // Before the next look: one is enough at a time. What fails here fails again for a publisher, who is told.
+      await this.#trim().catch(() => {})
+      if (!this.#closed) this.#trimLater()
+    })
+  }
+
+  async #trim(): Promise<void> {
+    if (this.#closed) return
+    this.#settle([], await this.#writer.ask({ commit: [], now: this.#now() }))
+  }
+}
+
+function limit(option: string, value: number): number {
+  if (Number.isSafeInteger(value) && value >= 0) return value || Number.POSITIVE_INFINITY
+  throw config(option, `an integer from 0 to ${Number.MAX_SAFE_INTEGER}`, value)
+}
+
+function config(option: string, expected: string, value: unknown): SpillwayError {
+  return new SpillwayError('CONFIG', `${option} must be ${expected}, got ${shown(value)}.`)
+}

@@ -1,0 +1,187 @@
+import { closeSync, openSync, readSync } from 'node:fs'
+import type { DatabaseSync, SQLOutputValue, StatementSync } from 'node:sqlite'
+import { crc32 } from 'node:zlib'
+import { SpillwayError } from '../../core/errors.ts'
+import type { LogStart } from '../../core/log.ts'
+
+/** Written into the header of the file, where `file` and we look for it: "Spwy". */
+const applicationId = 0x53707779
+/** Grows when a program of before could not read the file. */
+const formatVersion = 1
+
+/**
+ * The format. One batch is one row: `seq` counts batches and shows that none is missing between two rows, `total` counts
+ * the bytes of `data` up to and with this row, `time` never falls, `crc` covers all of it.
+ * `state` has one row. `last` and `last_seq` stand behind what was lost, if anything was: no index up to them is given again.
+ */
+export const schema: string = `
+  CREATE TABLE batches (idx INTEGER PRIMARY KEY, seq INTEGER NOT NULL, total INTEGER NOT NULL, time INTEGER NOT NULL,
+    crc INTEGER NOT NULL, data BLOB NOT NULL) STRICT;
+  CREATE TABLE state (one INTEGER PRIMARY KEY CHECK (one = 1), epoch TEXT NOT NULL, durability TEXT NOT NULL,
+    floor INTEGER NOT NULL, floor_seq INTEGER NOT NULL, floor_total INTEGER NOT NULL,
+    last INTEGER NOT NULL, last_seq INTEGER NOT NULL, crc INTEGER NOT NULL) STRICT;
+  CREATE TABLE keys (n INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, digest INTEGER NOT NULL, indexes TEXT NOT NULL,
+    crc INTEGER NOT NULL) STRICT;
+  PRAGMA application_id = ${applicationId};
+  PRAGMA user_version = ${formatVersion};
+`
+
+/** A batch as it is kept. */
+export interface Row {
+  readonly idx: number
+  readonly seq: number
+  readonly total: number
+  readonly time: number
+  readonly crc: number
+  readonly data: Uint8Array
+}
+
+export interface State {
+  epoch: string
+  durability: string
+  floor: number
+  floor_seq: number
+  floor_total: number
+  last: number
+  last_seq: number
+}
+
+/** Rows after an index, in order. */
+export interface RowPage {
+  readonly floor: number
+  /** See `LogPage.lost`. */
+  readonly lost: number
+  readonly rows: readonly Row[]
+}
+
+const head = new Float64Array(4)
+const headBytes = new Uint8Array(head.buffer)
+
+export function rowCheck(idx: number, seq: number, total: number, time: number, data: Uint8Array): number {
+  head[0] = idx
+  head[1] = seq
+  head[2] = total
+  head[3] = time
+  return crc32(data, crc32(headBytes))
+}
+
+export function stateCheck(state: State): number {
+  const { epoch, durability, floor, floor_seq, floor_total, last, last_seq } = state
+  return crc32(JSON.stringify([epoch, durability, floor, floor_seq, floor_total, last, last_seq]))
+}
+
+/** Throws `LOG_UNUSABLE` for a file that is not a log of a version that we know. Reads it only. */
+export function checkHeader(path: string): void {
+  const header = Buffer.alloc(100)
+  const file = openSync(path, 'r')
+  const size = readSync(file, header, 0, 100, 0)
+  closeSync(file)
+  const isDatabase = size === 100 && header.toString('latin1', 0, 16) === 'SQLite format 3\0'
+  if (!isDatabase || header.readUInt32BE(68) !== applicationId) {
+    throw new SpillwayError('LOG_UNUSABLE', `${path} is not a log of Spillway. It was not touched.`)
+  }
+  const version = header.readUInt32BE(60)
+  if (version > formatVersion) {
+    const message = `${path} has format ${version}, this Spillway knows up to ${formatVersion}. Use a newer one. It was not touched.`
+    throw new SpillwayError('LOG_UNUSABLE', message)
+  }
+}
+
+/** Reads of the tables. Nothing that was damaged is taken for a batch, and no row that is missing goes unnoticed. */
+export class Table {
+  readonly #db: DatabaseSync
+  readonly #state: StatementSync
+  readonly #upTo: StatementSync
+  readonly #after: StatementSync
+  readonly #newest: StatementSync
+  readonly #from: StatementSync
+
+  constructor(db: DatabaseSync) {
+    this.#db = db
+    this.#state = db.prepare('SELECT * FROM state')
+    this.#upTo = db.prepare('SELECT idx, seq FROM batches WHERE idx <= ? ORDER BY idx DESC LIMIT 1')
+    this.#after = db.prepare('SELECT idx, seq, total, time, crc, data FROM batches WHERE idx > ? ORDER BY idx')
+    this.#newest = db.prepare('SELECT idx, seq, total, time, crc, data FROM batches ORDER BY idx DESC LIMIT 1')
+    this.#from = db.prepare('SELECT idx, seq, time FROM batches WHERE idx >= ? ORDER BY idx LIMIT 1')
+  }
+
+  /** Throws `LOG_CORRUPT`. */
+  state(): State {
+    const row = this.#state.get() as unknown as (State & { crc: number }) | undefined
+    if (row && row.crc === stateCheck(row)) return row
+    throw new SpillwayError('LOG_CORRUPT', 'The state of the log is damaged.')
+  }
+
+  newest(): Row | undefined {
+    return this.#newest.get() as unknown as Row | undefined
+  }
+
+  /** At most `limit` rows and about `maxBytes`, but one at least if there is one. */
+  read(after: number, limit: number, maxBytes: number): RowPage {
+    this.#db.exec('BEGIN')
+    try {
+      return this.#read(after, limit, maxBytes)
+    } finally {
+      this.#db.exec('COMMIT')
+    }
+  }
+
+  /** The index that a reader starts after. */
+  locate(start: LogStart): number {
+    const { floor, last } = this.state()
+    const newest = this.newest()
+    if (!newest) return Math.max(floor, last)
+    const isBefore: (row: { seq: number; time: number }) => boolean =
+      'last' in start ? ({ seq }) => seq <= newest.seq - start.last : ({ time }) => time < start.since
+    // `low` is before the start, and what follows `high` is not.
+    let low = floor
+    let high = newest.idx
+    while (low < high) {
+      const middle = low + Math.ceil((high - low) / 2)
+      const row = this.#from.get(middle) as { idx: number; seq: number; time: number } | undefined
+      if (row && isBefore(row)) low = row.idx
+      else high = middle - 1
+    }
+    return low
+  }
+
+  #read(after: number, limit: number, maxBytes: number): RowPage {
+    const state = this.state()
+    const start = Math.max(after, state.floor)
+    const rows: Row[] = []
+    let lost = 0
+    let expected = this.#seqAt(start, state) + 1
+    let at = start
+    let bytes = 0
+    for (const row of this.#after.iterate(start) as Iterable<Record<string, SQLOutputValue>> as Iterable<Row>) {
+      if (row.idx <= at) throw new SpillwayError('LOG_CORRUPT', `The log has index ${row.idx} after ${at}.`)
+      at = row.idx
+      const isWhole = row.crc === rowCheck(row.idx, row.seq, row.total, row.time, row.data)
+      if (!isWhole || row.seq !== expected) {
+        // Told at the start of a page of its own.
+        if (rows.length > 0) break
+        lost = isWhole ? row.idx - 1 : row.idx
+        if (!isWhole) {
+          expected = Number.NaN
+          continue
+        }
+      }
+      rows.push(row)
+      expected = row.seq + 1
+      bytes += row.data.length
+      if (rows.length >= limit || bytes >= maxBytes) break
+    }
+    if (rows.length === 0 && state.last > Math.max(start, at)) lost = state.last
+    return { floor: state.floor, lost, rows }
+  }
+
+  /** The sequence number of the newest batch up to `index`, kept or not. */
+  #seqAt(index: number, { floor, floor_seq, last, last_seq }: State): number {
+    const row = this.#upTo.get(index) as { idx: number; seq: number } | undefined
+    if (row && row.idx > index) throw new SpillwayError('LOG_CORRUPT', `The log has index ${row.idx} before ${index}.`)
+    let [at, seq] = [floor, floor_seq]
+    if (last <= index && last > at) [at, seq] = [last, last_seq]
+    if (row && row.idx > at) seq = row.seq
+    return seq
+  }
+}

@@ -1,0 +1,58 @@
+import { Worker } from 'node:worker_threads'
+import { SpillwayError } from '../../core/errors.ts'
+import type { Answer, Failed, Reply, WorkerOptions } from './worker.ts'
+
+interface Waiting {
+  resolve(answer: Answer): void
+  reject(error: SpillwayError): void
+}
+
+/** What is asked, without the `id` that belongs to the way there. */
+export type Question = { readonly [key: string]: unknown }
+
+/** A thread that works on the file. It keeps the process alive only while something is asked of it. */
+export class Thread {
+  readonly #worker: Worker
+  readonly #waiting = new Map<number, Waiting>()
+  #id = 0
+  #ended: SpillwayError | undefined
+  /** Resolves with the thread's first message. */
+  readonly opened: Promise<Answer>
+
+  constructor(options: WorkerOptions) {
+    this.#worker = new Worker(new URL('./worker.js', import.meta.url), { workerData: options })
+    this.opened = this.#answerTo(0)
+    this.#worker.on('message', (reply: Reply | Failed) => this.#settle(reply))
+    this.#worker.on('error', (cause: unknown) =>
+      this.#end(`The log's thread failed: ${(cause as Error).message}.`, cause),
+    )
+    this.#worker.on('exit', () => this.#end("The log's thread has ended."))
+  }
+
+  ask(question: Question): Promise<Answer> {
+    if (this.#ended) return Promise.reject(this.#ended)
+    const id = ++this.#id
+    const answer = this.#answerTo(id)
+    this.#worker.postMessage({ id, ...question })
+    return answer
+  }
+
+  #answerTo(id: number): Promise<Answer> {
+    if (this.#waiting.size === 0) this.#worker.ref()
+    return new Promise((resolve, reject) => this.#waiting.set(id, { resolve, reject }))
+  }
+
+  #settle(reply: Reply | Failed): void {
+    const waiting = this.#waiting.get(reply.id)
+    this.#waiting.delete(reply.id)
+    if (this.#waiting.size === 0) this.#worker.unref()
+    if ('code' in reply) waiting?.reject(new SpillwayError(reply.code, reply.message))
+    else waiting?.resolve(reply)
+  }
+
+  #end(message: string, cause?: unknown): void {
+    this.#ended ??= new SpillwayError('LOG_FAILED', message, { cause })
+    for (const { reject } of this.#waiting.values()) reject(this.#ended)
+    this.#waiting.clear()
+  }
+}

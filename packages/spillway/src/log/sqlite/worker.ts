@@ -1,0 +1,105 @@
+import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
+import { errorTable, type SpillwayError } from '../../core/errors.ts'
+import type { LogStart } from '../../core/log.ts'
+import { batchEnd } from './codec.ts'
+import type { RowPage } from './table.ts'
+import type { Bounds, Job, Opened, Outcome, WriterOptions } from './writer.ts'
+
+// One file for both threads of a log: `workerData.role` says which one this is.
+
+/** Asked of a thread, and answered with the same `id`. */
+export type Request =
+  | { readonly id: number; readonly commit: readonly Job[]; readonly now: number }
+  | { readonly id: number; readonly read: number; readonly limit: number; readonly maxBytes: number }
+  | { readonly id: number; readonly locate: LogStart }
+  | { readonly id: number; readonly close: true }
+
+export interface Failed {
+  readonly id: number
+  readonly code: SpillwayError['code']
+  readonly message: string
+}
+
+/** A page as it crosses to the other thread: the batches one behind the other, each ended by `batchEnd`. */
+export interface PageBytes extends Pick<Bounds, 'floor'> {
+  readonly lost: number
+  readonly indexes: readonly number[]
+  /** Bytes of each batch. */
+  readonly sizes: readonly number[]
+  readonly data: Uint8Array<ArrayBuffer>
+}
+
+export type Answer =
+  | { readonly outcomes: readonly Outcome[]; readonly bounds: Bounds }
+  | { readonly page: PageBytes }
+  | { readonly located: number }
+  | { readonly closed: true }
+  | { readonly opened: Opened | undefined }
+
+export type Reply = { readonly id: number } & Answer
+
+export interface WorkerOptions extends WriterOptions {
+  readonly role: 'write' | 'read'
+}
+
+const port = parentPort as MessagePort
+
+try {
+  const options = workerData as WorkerOptions
+  // Not above: on a Node without SQLite the reason is to reach the caller.
+  const [{ Writer }, { Reader }] = await Promise.all([import('./writer.ts'), import('./reader.ts')])
+  if (options.role === 'write') {
+    const writer = new Writer(options)
+    serve((request) => {
+      if ('commit' in request) return { outcomes: writer.commit(request.commit, request.now), bounds: writer.bounds }
+      writer.close()
+      return { closed: true }
+    })
+    port.postMessage({ id: 0, opened: writer.opened } satisfies Reply)
+  } else {
+    const reader = new Reader(options.path)
+    serve((request) => {
+      if ('read' in request) return { page: joined(reader.read(request.read, request.limit, request.maxBytes)) }
+      if ('locate' in request) return { located: reader.locate(request.locate) }
+      reader.close()
+      return { closed: true }
+    })
+    port.postMessage({ id: 0, opened: undefined } satisfies Reply)
+  }
+} catch (error) {
+  port.postMessage(failed(0, error))
+}
+
+/** Answers each request in turn. */
+function serve(answer: (request: Request) => Answer): void {
+  port.on('message', (request: Request) => {
+    const { id } = request
+    try {
+      const reply = answer(request)
+      port.postMessage({ id, ...reply } satisfies Reply, 'page' in reply ? [reply.page.data.buffer] : [])
+      if ('closed' in reply) port.close()
+    } catch (error) {
+      port.postMessage(failed(id, error))
+    }
+  })
+}
+
+function joined({ floor, lost, rows }: RowPage): PageBytes {
+  const size = rows.reduce((sum, { data }) => sum + data.length + 1, 0)
+  const bytes = new Uint8Array(size)
+  let at = 0
+  for (const { data } of rows) {
+    bytes.set(data, at)
+    at += data.length
+    bytes[at++] = batchEnd.charCodeAt(0)
+  }
+  return { floor, lost, indexes: rows.map(({ idx }) => idx), sizes: rows.map(({ data }) => data.length), data: bytes }
+}
+
+function failed(id: number, error: unknown): Failed {
+  const { code, message } = error as SpillwayError
+  if (code === ('ERR_UNKNOWN_BUILTIN_MODULE' as string)) {
+    return { id, code: 'LOG_UNUSABLE', message: `Logs on disk need Node 22.13 or newer, this is ${process.version}.` }
+  }
+  return { id, code: Object.hasOwn(errorTable, code) ? code : 'LOG_FAILED', message }
+}

@@ -1,0 +1,372 @@
+import { existsSync, renameSync, rmSync } from 'node:fs'
+import { DatabaseSync, type StatementSync } from 'node:sqlite'
+import { crc32 } from 'node:zlib'
+import { newEpoch } from '../../core/cursor.ts'
+import { SpillwayError, shown } from '../../core/errors.ts'
+import { keyWindow } from '../../core/log.ts'
+import { checkExpected, keyReused, nextIndex } from '../../core/memory-log.ts'
+import { bootId, MarkFile } from './mark.ts'
+import { checkHeader, rowCheck, type State, schema, stateCheck, Table } from './table.ts'
+
+export interface WriterOptions {
+  readonly path: string
+  readonly durability: 'power' | 'process'
+  /** Infinity: no limit. */
+  readonly capacity: number
+  readonly maxBytes: number
+  readonly maxAge: number
+}
+
+/** One append, as it comes from the other thread. */
+export interface Job {
+  readonly batches: readonly { readonly text: string; readonly index?: number; readonly time?: number }[]
+  readonly key: string | undefined
+  readonly digest: number
+  readonly expected: number | undefined
+}
+
+/** What became of it. */
+export type Outcome =
+  | { readonly indexes: readonly number[]; readonly duplicate: boolean }
+  | { readonly code: SpillwayError['code']; readonly message: string; readonly index?: number | undefined }
+
+/** What the owner of a log knows of it. */
+export interface Bounds {
+  readonly floor: number
+  readonly last: number
+}
+
+export interface Opened extends Bounds {
+  readonly epoch: string
+  /** The time of the newest batch, in Unix milliseconds; 0: there is none. */
+  readonly time: number
+  /** What was acknowledged and is not there: everything after `after` and up to `last`. */
+  readonly lost: { readonly after: number; readonly last: number } | undefined
+}
+
+/** How many batches one commit removes at the most, beside twice what it stores: appends must not wait for a long cleaning. */
+const sliceLength = 512
+
+/** SQLite's codes: https://www.sqlite.org/rescode.html */
+const busy = 5
+const full = 13
+const sharedMemoryFull = 4874
+const corrupt = new Set([11, 26])
+
+/** The one connection that writes. Everything in it is synchronous: it lives in a thread of its own. */
+export class Writer {
+  readonly opened: Opened
+  readonly #options: WriterOptions
+  readonly #lock: DatabaseSync
+  readonly #db: DatabaseSync
+  readonly #table: Table
+  readonly #mark: MarkFile
+  readonly #state: State
+  readonly #insert: StatementSync
+  readonly #setState: StatementSync
+  readonly #oldest: StatementSync
+  readonly #remove: StatementSync
+  readonly #findKey: StatementSync
+  readonly #insertKey: StatementSync
+  readonly #boot = bootId()
+  #last: number
+  #seq: number
+  #total: number
+  #time: number
+  #keyCount: number
+  #failure: string | undefined
+
+  /** Opens or makes the file. Throws `LOG_UNUSABLE` or `LOG_CORRUPT`; the file is as it was then. */
+  constructor(options: WriterOptions) {
+    const { path, durability } = options
+    this.#options = options
+    // Without a lock file nobody has it open, and a file that is not ours is to get no neighbour. With one, looking first
+    // would drop the locks of another connection of this process: closing a file does that.
+    if (!existsSync(`${path}-lock`) && existsSync(path)) checkHeader(path)
+    this.#lock = lock(path)
+    try {
+      if (existsSync(path)) checkHeader(path)
+      else create(path, durability)
+      this.#db = new DatabaseSync(path)
+      this.#db.exec(
+        `PRAGMA journal_mode = WAL; PRAGMA synchronous = ${durability === 'power' ? 'FULL' : 'NORMAL'};
+         PRAGMA cell_size_check = ON; PRAGMA journal_size_limit = 67108864;`,
+      )
+      this.#table = new Table(this.#db)
+      this.#setState = this.#db.prepare(
+        'UPDATE state SET epoch = ?, durability = ?, floor = ?, floor_seq = ?, floor_total = ?, last = ?, last_seq = ?, crc = ?',
+      )
+      this.#insert = this.#db.prepare('INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?)')
+      this.#oldest = this.#db.prepare('SELECT idx, seq, total, time FROM batches ORDER BY idx LIMIT ?')
+      this.#remove = this.#db.prepare('DELETE FROM batches WHERE idx <= ?')
+      this.#findKey = this.#db.prepare('SELECT digest, indexes, crc FROM keys WHERE key = ?')
+      this.#insertKey = this.#db.prepare('INSERT OR REPLACE INTO keys (key, digest, indexes, crc) VALUES (?, ?, ?, ?)')
+      this.#keyCount = (this.#db.prepare('SELECT max(n) - min(n) + 1 AS count FROM keys').get()?.count ?? 0) as number
+      this.#mark = new MarkFile(`${path}-mark`)
+      this.#state = this.#table.state()
+      const newest = this.#table.newest()
+      this.#last = newest?.idx ?? this.#state.floor
+      this.#seq = newest?.seq ?? this.#state.floor_seq
+      this.#total = newest?.total ?? this.#state.floor_total
+      this.#time = newest?.time ?? 0
+      if (newest && newest.crc !== rowCheck(newest.idx, newest.seq, newest.total, newest.time, newest.data)) {
+        this.#stepBehindDamage()
+      }
+      const lost = this.#findLoss()
+      this.opened = { epoch: this.#state.epoch, floor: this.#state.floor, last: this.#last, time: this.#time, lost }
+      this.#writeMark(false)
+      this.#mark.sync()
+    } catch (error) {
+      this.#lock.close()
+      throw problem(error, path)
+    }
+  }
+
+  get bounds(): Bounds {
+    return { floor: this.#state.floor, last: this.#last }
+  }
+
+  /** Stores what can be stored of `jobs` in one transaction. Throws `LOG_FAILED`: nothing of them is stored then. */
+  commit(jobs: readonly Job[], now: number): Outcome[] {
+    if (this.#failure) throw new SpillwayError('LOG_FAILED', this.#failure)
+    const before = [this.#last, this.#seq, this.#total, this.#time, this.#keyCount] as const
+    const state = { ...this.#state }
+    try {
+      this.#db.exec('BEGIN IMMEDIATE')
+      const outcomes = jobs.map((job) => this.#store(job, now))
+      // As many again as came, so that a fast writer does not outrun the cleaning.
+      this.#trim(now, Math.max(sliceLength, 2 * (this.#seq - before[1])))
+      this.#db.exec('COMMIT')
+      this.#noteCommit()
+      return outcomes
+    } catch (error) {
+      ;[this.#last, this.#seq, this.#total, this.#time, this.#keyCount] = before
+      Object.assign(this.#state, state)
+      this.#rollBack()
+      throw this.#failed(error)
+    }
+  }
+
+  /** What is committed is acknowledged, also if the mark fails: then it is the last. */
+  #noteCommit(): void {
+    try {
+      this.#writeMark(false)
+    } catch (error) {
+      this.#failed(error)
+    }
+  }
+
+  /** Leaves one file, and the mark that it is whole. */
+  close(): void {
+    try {
+      this.#db.exec('PRAGMA wal_checkpoint(TRUNCATE)')
+    } catch {
+      // What is committed is in the other file, and is found there.
+    }
+    this.#db.close()
+    if (!this.#failure) {
+      this.#writeMark(true)
+      this.#mark.sync()
+    }
+    this.#mark.close()
+    this.#lock.close()
+  }
+
+  #store({ batches, key, digest, expected }: Job, now: number): Outcome {
+    try {
+      const first = key === undefined ? undefined : this.#recall(key)
+      if (first && first.digest !== digest) throw keyReused(key as string)
+      if (first) return { indexes: first.indexes, duplicate: true }
+      checkExpected(expected, this.#last)
+      let last = this.#last
+      const indexes = batches.map(({ index }) => {
+        last = nextIndex(last, index)
+        return last
+      })
+      for (const [n, { text, time = now }] of batches.entries()) this.#insertBatch(indexes[n] as number, text, time)
+      if (key !== undefined) this.#remember(key, digest, indexes)
+      return { indexes, duplicate: false }
+    } catch (error) {
+      if (!(error instanceof SpillwayError)) throw error
+      const { code, message, index } = error
+      return { code, message, index }
+    }
+  }
+
+  #insertBatch(index: number, text: string, time: number): void {
+    const data = Buffer.from(text)
+    const seq = this.#seq + 1
+    const total = this.#total + data.length
+    this.#time = Math.max(this.#time, Math.floor(time))
+    this.#insert.run(index, seq, total, this.#time, rowCheck(index, seq, total, this.#time, data), data)
+    this.#last = index
+    this.#seq = seq
+    this.#total = total
+  }
+
+  #recall(key: string): { digest: number; indexes: number[] } | undefined {
+    const row = this.#findKey.get(key) as { digest: number; indexes: string; crc: number } | undefined
+    // A damaged row must not answer with an index that was never given.
+    if (!row || row.crc !== keyCheck(key, row.digest, row.indexes)) return undefined
+    return { digest: row.digest, indexes: JSON.parse(row.indexes) }
+  }
+
+  #remember(key: string, digest: number, indexes: readonly number[]): void {
+    const text = JSON.stringify(indexes)
+    this.#insertKey.run(key, digest, text, keyCheck(key, digest, text))
+    this.#keyCount++
+    if (this.#keyCount <= keyWindow + sliceLength) return
+    this.#db.exec(`DELETE FROM keys WHERE n <= (SELECT max(n) FROM keys) - ${keyWindow}`)
+    this.#keyCount = keyWindow
+  }
+
+  /** Each limit may be passed by a 64th before a slice goes: to remove one for each that comes would cost a page a time. */
+  #trim(now: number, most: number): void {
+    const { capacity, maxBytes, maxAge } = this.#options
+    const state = this.#state
+    const kept = this.#seq - state.floor_seq
+    const bytes = this.#total - state.floor_total
+    const isOver = kept > capacity + Math.floor(capacity / 64) || bytes > maxBytes + Math.floor(maxBytes / 64)
+    if (!isOver && maxAge === Number.POSITIVE_INFINITY) return
+    let removed = 0
+    for (const { idx, seq, total, time } of this.#oldest.iterate(most) as Iterable<unknown> as Iterable<RowHead>) {
+      const isExcess = this.#seq - state.floor_seq > capacity || this.#total - state.floor_total > maxBytes
+      if (!(isOver && isExcess) && !(now - time > maxAge)) break
+      Object.assign(state, { floor: idx, floor_seq: seq, floor_total: total })
+      removed++
+    }
+    if (removed === 0) return
+    this.#remove.run(state.floor)
+    this.#saveState()
+  }
+
+  #saveState(): void {
+    const { epoch, durability, floor, floor_seq, floor_total, last, last_seq } = this.#state
+    const check = stateCheck(this.#state)
+    this.#setState.run(epoch, durability, floor, floor_seq, floor_total, last, last_seq, check)
+  }
+
+  /** The newest row is damaged, so neither its index nor what it counts can be believed; the mark must say what they were. */
+  #stepBehindDamage(): void {
+    const mark = this.#mark.read()
+    const before = this.#db.prepare('SELECT * FROM batches WHERE idx < ? ORDER BY idx DESC LIMIT 1').get(this.#last)
+    const isMarked = mark && mark.epoch === this.#state.epoch
+    if (!isMarked || mark.last < this.#last) {
+      throw new SpillwayError('LOG_CORRUPT', `The newest batch of ${this.#options.path} is damaged.`)
+    }
+    this.#db.prepare('DELETE FROM batches WHERE idx >= ?').run(this.#last)
+    this.#last = (before?.idx as number) ?? this.#state.floor
+    this.#seq = (before?.seq as number) ?? this.#state.floor_seq
+    this.#total = (before?.total as number) ?? this.#state.floor_total
+    this.#time = (before?.time as number) ?? 0
+  }
+
+  /** Compares the database with the mark, and moves on past what is not there: no index is given twice. */
+  #findLoss(): Opened['lost'] {
+    const state = this.#state
+    const mark = this.#mark.read()
+    if (state.last > this.#last) {
+      this.#last = state.last
+      this.#seq = state.last_seq
+    }
+    const after = this.#last
+    const isMarked = mark !== undefined && mark.epoch === state.epoch
+    const wasCut = !isMarked || (!mark.isClosed && (mark.boot !== this.#boot || mark.boot === ''))
+    let isChanged = state.durability !== this.#options.durability
+    let lost: Opened['lost']
+    if (isMarked && mark.last > after) {
+      lost = { after, last: mark.last }
+      this.#last = state.last = mark.last
+      this.#seq = state.last_seq = Math.max(mark.seq, this.#seq) + 1
+      isChanged = true
+    } else if (wasCut && state.durability === 'process' && this.#last > 0) {
+      // The machine may have lost what only the process was promised to survive, and nobody can say how much: the indexes
+      // may have been given out, so they must not come back with other batches under the same epoch.
+      state.epoch = newEpoch(Date.now())
+      isChanged = true
+    }
+    state.durability = this.#options.durability
+    if (isChanged) this.#saveState()
+    return lost
+  }
+
+  #writeMark(isClosed: boolean): void {
+    const { epoch } = this.#state
+    this.#mark.write({ epoch, last: this.#last, seq: this.#seq, isClosed, boot: this.#boot, pid: process.pid })
+  }
+
+  #rollBack(): void {
+    try {
+      if (this.#db.isTransaction) this.#db.exec('ROLLBACK')
+    } catch {
+      // SQLite has rolled back by itself.
+    }
+  }
+
+  /** A full disk may have room again. After any other failure nobody knows what is on the disk: no more writes before it was opened anew. */
+  #failed(error: unknown): SpillwayError {
+    const { errcode, message } = error as { errcode?: number; message: string }
+    const { path } = this.#options
+    if (errcode === full || errcode === sharedMemoryFull) {
+      return new SpillwayError('LOG_FAILED', `There is no room to write to ${path}: ${message}.`)
+    }
+    this.#failure = `Writing to ${path} failed (${message}), so it takes no more until it was opened anew.`
+    return new SpillwayError('LOG_FAILED', this.#failure)
+  }
+}
+
+interface RowHead {
+  idx: number
+  seq: number
+  total: number
+  time: number
+}
+
+function keyCheck(key: string, digest: number, indexes: string): number {
+  return crc32(`${key}\n${digest}\n${indexes}`)
+}
+
+/** A lock that ends with the process, however it ends: SQLite's, on a database of its own that stays empty. */
+function lock(path: string): DatabaseSync {
+  let db: DatabaseSync | undefined
+  try {
+    db = new DatabaseSync(`${path}-lock`)
+    db.exec('PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE')
+    return db
+  } catch (cause) {
+    db?.close()
+    if ((cause as { errcode?: number }).errcode !== busy) throw problem(cause, path)
+    const message = `${path} is in use by another process. Stop it, or choose another path; one log has one writer.`
+    throw new SpillwayError('LOG_UNUSABLE', message, { cause })
+  }
+}
+
+/** Made under another name: a file that was begun and not finished must not be taken for a log. */
+function create(path: string, durability: string): void {
+  const unfinished = `${path}-new`
+  rmSync(unfinished, { force: true })
+  const db = new DatabaseSync(unfinished)
+  const state = {
+    epoch: newEpoch(Date.now()),
+    durability,
+    floor: 0,
+    floor_seq: 0,
+    floor_total: 0,
+    last: 0,
+    last_seq: 0,
+  }
+  db.exec(`BEGIN; ${schema} COMMIT`)
+  db.prepare('INSERT INTO state VALUES (1, ?, ?, 0, 0, 0, 0, 0, ?)').run(state.epoch, durability, stateCheck(state))
+  db.exec('PRAGMA journal_mode = WAL')
+  db.close()
+  renameSync(unfinished, path)
+}
+
+function problem(error: unknown, path: string): SpillwayError {
+  if (error instanceof SpillwayError) return error
+  const { errcode, message } = error as { errcode?: number; message: string }
+  if (corrupt.has((errcode ?? 0) & 0xff)) {
+    return new SpillwayError('LOG_CORRUPT', `${path} is damaged: ${message}.`, { cause: error })
+  }
+  return new SpillwayError('LOG_UNUSABLE', `Cannot open ${shown(path)} to write: ${message}.`, { cause: error })
+}
