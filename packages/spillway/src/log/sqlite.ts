@@ -242,8 +242,8 @@ class FileLog implements SqliteLog {
       Answer,
       { page: unknown }
     >
-    const { floor, lost, indexes, sizes, data } = page
-    const texts = new TextDecoder().decode(data).split(batchEnd)
+    const { floor, lost, indexes, sizes, text } = page
+    const texts = text.split(batchEnd)
     const batches = indexes.map((index, n) => {
       return new StoredBatch(this.epoch, index, { events: decodeBatch(texts[n] as string), bytes: sizes[n] as number })
     })

@@ -3,7 +3,7 @@ import { StoredEvent } from '../../core/event.ts'
 // Names hold no control characters, and JSON text holds none of these: so they separate, and nothing needs an escape.
 const fieldEnd = '\x1f'
 const eventEnd = '\x1e'
-/** Ends a batch within a page. */
+/** Parts the batches of a page. */
 export const batchEnd = '\x1d'
 
 /** The events of a batch as they are kept: their fields as text, filter keys last. */

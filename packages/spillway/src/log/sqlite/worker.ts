@@ -20,18 +20,18 @@ export interface Failed {
   readonly message: string
 }
 
-/** A page as it crosses to the other thread: the batches one behind the other, each ended by `batchEnd`. */
-export interface PageBytes extends Pick<Bounds, 'floor'> {
+/** A page as it crosses to the other thread: the batches one behind the other, parted by `batchEnd`. */
+export interface PageText extends Pick<Bounds, 'floor'> {
   readonly lost: number
   readonly indexes: readonly number[]
   /** Bytes of each batch. */
   readonly sizes: readonly number[]
-  readonly data: Uint8Array<ArrayBuffer>
+  readonly text: string
 }
 
 export type Answer =
   | { readonly outcomes: readonly Outcome[]; readonly bounds: Bounds }
-  | { readonly page: PageBytes }
+  | { readonly page: PageText }
   | { readonly located: number }
   | { readonly closed: true }
   | { readonly opened: Opened | undefined }
@@ -76,7 +76,7 @@ function serve(answer: (request: Request) => Answer): void {
     const { id } = request
     try {
       const reply = answer(request)
-      port.postMessage({ id, ...reply } satisfies Reply, 'page' in reply ? [reply.page.data.buffer] : [])
+      port.postMessage({ id, ...reply } satisfies Reply)
       if ('closed' in reply) port.close()
     } catch (error) {
       port.postMessage(failed(id, error))
@@ -84,16 +84,14 @@ function serve(answer: (request: Request) => Answer): void {
   })
 }
 
-function joined({ floor, lost, rows }: RowPage): PageBytes {
-  const size = rows.reduce((sum, { data }) => sum + data.length + 1, 0)
-  const bytes = new Uint8Array(size)
-  let at = 0
-  for (const { data } of rows) {
-    bytes.set(data, at)
-    at += data.length
-    bytes[at++] = batchEnd.charCodeAt(0)
+function joined({ floor, lost, rows }: RowPage): PageText {
+  return {
+    floor,
+    lost,
+    indexes: rows.map(({ idx }) => idx),
+    sizes: rows.map(({ data }) => Buffer.byteLength(data)),
+    text: rows.map(({ data }) => data).join(batchEnd),
   }
-  return { floor, lost, indexes: rows.map(({ idx }) => idx), sizes: rows.map(({ data }) => data.length), data: bytes }
 }
 
 function failed(id: number, error: unknown): Failed {

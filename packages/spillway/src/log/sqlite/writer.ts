@@ -194,11 +194,10 @@ export class Writer {
   }
 
   #insertBatch(index: number, text: string, time: number): void {
-    const data = Buffer.from(text)
     const seq = this.#seq + 1
-    const total = this.#total + data.length
+    const total = this.#total + Buffer.byteLength(text)
     this.#time = Math.max(this.#time, Math.floor(time))
-    this.#insert.run(index, seq, total, this.#time, rowCheck(index, seq, total, this.#time, data), data)
+    this.#insert.run(index, seq, total, this.#time, rowCheck(index, seq, total, this.#time, text), text)
     this.#last = index
     this.#seq = seq
     this.#total = total
