@@ -6,10 +6,10 @@ import { type TestContext, test } from 'node:test'
 import { createBroker } from '../../src/core/broker.ts'
 import { encodeEvents } from '../../src/core/event.ts'
 import { type SqliteLog, type SqliteLogOptions, sqliteLog } from '../../src/log/sqlite.ts'
+import { hasSqlite } from '../support/sqlite.ts'
 import { withCode } from '../support/waiting.ts'
 
-const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
-const skip = major > 22 || (major === 22 && minor >= 13) ? false : 'this Node has no SQLite'
+const skip = hasSqlite ? false : 'this Node has no SQLite'
 
 async function folder(t: TestContext): Promise<string> {
   const made = await mkdtemp(path.join(tmpdir(), 'spillway-'))
