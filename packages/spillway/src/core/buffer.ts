@@ -257,6 +257,11 @@ export class EventBuffer<T extends { readonly index: number }> {
     if (this.#maxAge !== Number.POSITIVE_INFINITY) this.#dropBefore(this.#clock.monotonic() - this.#maxAge)
   }
 
+  /** Lets nothing go by age any more. */
+  stopTrimming(): void {
+    this.#stopTrimming?.()
+  }
+
   /** The first kept item at or after `index`, else the last one, and how far it is from `index`. Among 1,000,000 it takes 21 probes at the most. */
   startAtClosest(index: number): { item: BufferItem<T>; offset: number } {
     const { head } = this

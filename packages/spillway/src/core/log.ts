@@ -50,7 +50,10 @@ export interface Appended {
   readonly duplicate: boolean
 }
 
-/** The first batch stored at or after `since`, Unix milliseconds as the log's clock had them; or the newest `last` batches. */
+/**
+ * The first batch stored at or after `since`, in Unix milliseconds; or the newest `last` batches. A log's time neither jumps
+ * nor falls, so it may differ from the wall clock by what that was set since the log was opened.
+ */
 export type LogStart = { readonly since: number } | { readonly last: number }
 
 export interface LogPage {

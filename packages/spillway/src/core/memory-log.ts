@@ -4,6 +4,7 @@ import { newEpoch } from './cursor.ts'
 import { digestOf } from './digest.ts'
 import { SpillwayError, shown } from './errors.ts'
 import { type PendingBatch, StoredBatch } from './event.ts'
+import { Followers } from './followers.ts'
 import { type Appended, type AppendOptions, keyWindow, type Log, type LogPage, type LogStart } from './log.ts'
 
 /** What a {@link memoryLog} keeps; the defaults are those of {@link EventBuffer}. */
@@ -20,11 +21,10 @@ export function memoryLog({ clock = systemClock, ...limits }: MemoryLogOptions =
 class MemoryLog implements Log {
   readonly epoch: string
   readonly #kept: EventBuffer<StoredBatch>
-  readonly #listeners = new Set<(batch: StoredBatch) => void>()
+  readonly #followers = new Followers()
   /** In the order in which they were first used. */
   readonly #keys = new Map<string, { readonly digest: number; readonly indexes: readonly number[] }>()
-  #untold: StoredBatch[] = []
-  #telling = false
+  #isClosed = false
 
   constructor(epoch: string, kept: EventBuffer<StoredBatch>) {
     this.epoch = epoch
@@ -40,7 +40,7 @@ class MemoryLog implements Log {
   }
 
   async append(pending: readonly PendingBatch[], { key, expected }: AppendOptions = {}): Promise<Appended> {
-    if (this.#kept.error) throw new SpillwayError('CLOSED', 'The log was closed. The events were not stored.')
+    if (this.#isClosed) throw new SpillwayError('CLOSED', 'The log was closed. The events were not stored.')
     const digest = key === undefined ? 0 : digestOf(pending)
     const first = key === undefined ? undefined : this.#keys.get(key)
     if (first) {
@@ -52,10 +52,9 @@ class MemoryLog implements Log {
     for (const batch of batches) this.#kept.check(batch)
     // All are stored before anybody is told of the first: a listener may append, and must not get in between.
     for (const batch of batches) this.#kept.append(batch)
-    this.#untold.push(...batches)
     const indexes = batches.map(({ index }) => index)
     if (key !== undefined) this.#remember(key, { digest, indexes })
-    this.#tell()
+    this.#followers.tell(batches)
     return { indexes, duplicate: false }
   }
 
@@ -82,13 +81,12 @@ class MemoryLog implements Log {
   }
 
   follow(listener: (batch: StoredBatch) => void): () => void {
-    this.#listeners.add(listener)
-    return () => this.#listeners.delete(listener)
+    return this.#followers.add(listener, this.last)
   }
 
   async close(): Promise<void> {
-    this.#listeners.clear()
-    this.#kept.close()
+    this.#isClosed = true
+    this.#kept.stopTrimming()
   }
 
   #remember(key: string, append: { digest: number; indexes: readonly number[] }): void {
@@ -98,23 +96,6 @@ class MemoryLog implements Log {
       this.#keys.delete(oldest)
       return
     }
-  }
-
-  #tell(): void {
-    if (this.#telling) return
-    this.#telling = true
-    for (const batch of this.#untold) {
-      for (const listener of this.#listeners) {
-        try {
-          listener(batch)
-        } catch (error) {
-          // It is stored: a listener's mistake must reach its author, not the publisher.
-          void Promise.reject(error)
-        }
-      }
-    }
-    this.#untold = []
-    this.#telling = false
   }
 
   #number(pending: readonly PendingBatch[]): StoredBatch[] {

@@ -2,6 +2,7 @@ import { type Clock, systemClock } from '../core/clock.ts'
 import { digestOf } from '../core/digest.ts'
 import { SpillwayError, shown } from '../core/errors.ts'
 import { type PendingBatch, StoredBatch } from '../core/event.ts'
+import { Followers } from '../core/followers.ts'
 import type { Appended, AppendOptions, Log, LogPage, LogStart } from '../core/log.ts'
 import { batchEnd, decodeBatch, encodeBatch } from './sqlite/codec.ts'
 import { type Question, Thread } from './sqlite/thread.ts'
@@ -90,7 +91,7 @@ class FileLog implements SqliteLog {
   readonly #clock: Clock
   readonly #writer: Thread
   #reader: Thread | undefined
-  readonly #listeners = new Set<(batch: StoredBatch) => void>()
+  readonly #followers = new Followers()
   readonly #pages = new Map<string, Promise<LogPage>>()
   #bounds: Bounds
   /** What makes the log's time of the monotonic clock: it neither jumps nor falls, also below what is stored. */
@@ -124,7 +125,8 @@ class FileLog implements SqliteLog {
   async append(batches: readonly PendingBatch[], { key, expected }: AppendOptions = {}): Promise<Appended> {
     if (this.#closed) throw new SpillwayError('CLOSED', 'The log was closed. The events were not stored.')
     let size = 0
-    const texts = batches.map(({ events, index, time }) => {
+    const texts = batches.map(({ bytes, events, index, time }) => {
+      if (bytes > this.#limits.maxBytes) throw tooLarge(bytes, this.#limits.maxBytes)
       const text = encodeBatch(events)
       size += text.length
       return { text, ...(index !== undefined && { index }), ...(time !== undefined && { time }) }
@@ -160,8 +162,7 @@ class FileLog implements SqliteLog {
   }
 
   follow(listener: (batch: StoredBatch) => void): () => void {
-    this.#listeners.add(listener)
-    return () => this.#listeners.delete(listener)
+    return this.#followers.add(listener, this.last)
   }
 
   close(): Promise<void> {
@@ -172,7 +173,6 @@ class FileLog implements SqliteLog {
   async #close(): Promise<void> {
     this.#stopTrimming?.()
     await this.#flushing
-    this.#listeners.clear()
     const reader = this.#reader
     this.#reader = undefined
     await reader?.ask({ close: true })
@@ -218,22 +218,10 @@ class FileLog implements SqliteLog {
         continue
       }
       if (!outcome.duplicate) {
-        for (const [m, batch] of batches.entries()) {
-          this.#tell(new StoredBatch(this.epoch, outcome.indexes[m] as number, batch))
-        }
+        const stored = batches.map((batch, m) => new StoredBatch(this.epoch, outcome.indexes[m] as number, batch))
+        this.#followers.tell(stored)
       }
       resolve(outcome)
-    }
-  }
-
-  #tell(batch: StoredBatch): void {
-    for (const listener of this.#listeners) {
-      try {
-        listener(batch)
-      } catch (error) {
-        // It is stored: a listener's mistake must reach its author, not the publisher.
-        void Promise.reject(error)
-      }
     }
   }
 
@@ -278,6 +266,10 @@ class FileLog implements SqliteLog {
     if (this.#closed) return
     this.#settle([], await this.#writer.ask({ commit: [], now: this.#now() }))
   }
+}
+
+function tooLarge(bytes: number, most: number): SpillwayError {
+  return new SpillwayError('TOO_LARGE', `The batch has ${bytes} bytes, maxBytes is ${most}. Nothing was stored.`)
 }
 
 function limit(option: string, value: number): number {

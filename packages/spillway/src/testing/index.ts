@@ -1,0 +1,1 @@
+export { type LogLimits, type LogSuiteOptions, logSuite, type OpenLog } from './log-suite.ts'
