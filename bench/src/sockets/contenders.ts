@@ -21,6 +21,13 @@ export const socketContenders: readonly SocketContender[] = [
     load: async () => (await import('./servers/spillway.ts')).overHttp,
   },
   {
+    name: 'spillway, rounds of 10 ms',
+    role: 'ours',
+    from: 'spillway',
+    face: sse('/v1/events'),
+    load: async () => (await import('./servers/spillway.ts')).inRounds,
+  },
+  {
     name: 'spillway, HTTP/2',
     role: 'ours',
     from: 'spillway',

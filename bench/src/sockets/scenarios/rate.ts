@@ -14,7 +14,16 @@ export const rate: readonly SocketScenario[] = [
     unit: '/s',
     more: true,
     shows: ['p99 ms', 'RSS MB'],
-    contenders: [ours, nodeHttp, 'better-sse', 'ws', 'nats-server', 'redis pub/sub', perEvent],
+    contenders: [
+      ours,
+      'spillway, rounds of 10 ms',
+      nodeHttp,
+      'better-sse',
+      'ws',
+      'nats-server',
+      'redis pub/sub',
+      perEvent,
+    ],
     measure: highestRate,
   },
 ]

@@ -1,6 +1,7 @@
 import { type IncomingMessage, ServerResponse } from 'node:http'
 import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2'
 import type { Socket } from 'node:net'
+import type { Writable } from 'node:stream'
 import type { AnyBroker } from '../core/broker.ts'
 import type { Piece, Sink } from './fan-out/sink.ts'
 import type { EventStream } from './fan-out/stream.ts'
@@ -127,12 +128,15 @@ function connect(stream: EventStream, response: ServerResponse): void {
   const { socket } = response
   // Whoever replaced `write`, such as a compressing middleware, must get all that is sent.
   if (!socket || response.write !== ServerResponse.prototype.write) {
+    // In HTTP/2 each stream holds its own bytes.
+    limitWaiting((response as { stream?: Writable }).stream ?? socket, stream.highWaterMark)
     response.on('drain', () => stream.drained())
     stream.open(new ResponseSink(response))
     return
   }
   if (!streams.has(socket)) socket.on('drain', drained)
   streams.set(socket, stream)
+  limitWaiting(socket, stream.highWaterMark)
   // Headers and first message in one packet.
   socket.cork()
   response.flushHeaders()
@@ -192,10 +196,6 @@ class SocketSink implements Sink {
   constructor(response: ServerResponse, socket: Socket) {
     this.#response = response
     this.#socket = socket
-    // Newer Nodes let 64 KiB wait before a socket counts as full. With the one write that may follow, that would be twice
-    // what a connection is to hold.
-    const { _writableState: state } = socket as Socket & { _writableState?: { highWaterMark: number } }
-    if (state && state.highWaterMark > maxWaiting) state.highWaterMark = maxWaiting
   }
 
   write(piece: Piece): boolean {
@@ -222,8 +222,11 @@ class SocketSink implements Sink {
   }
 }
 
-/** Bytes that may wait in a socket before it counts as full. */
-const maxWaiting = 16 * 1024
+/** What a server was made with holds for all its connections, and newer Nodes let 64 KiB wait. */
+function limitWaiting(writable: Writable | null, highWaterMark: number): void {
+  const state = (writable as { _writableState?: { highWaterMark: number } } | null)?._writableState
+  if (state) state.highWaterMark = highWaterMark
+}
 
 function chunk(bytes: Uint8Array): { framed: Uint8Array; start: number } {
   const size = Buffer.from(`${bytes.length.toString(16)}\r\n`)

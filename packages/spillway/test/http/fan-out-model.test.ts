@@ -184,15 +184,22 @@ class Life {
   readonly #broker: LocalBroker
   readonly #fanOut: FanOut
   readonly #actions: readonly (readonly [share: number, act: () => void | Promise<void>])[]
+  readonly #roundInterval: number
   #isAsking = false
   #tokens = 0
   #payloads = 0
 
-  constructor(random: Random) {
+  constructor(random: Random, highWaterMark: number, roundInterval: number) {
+    this.#roundInterval = roundInterval
     this.#random = random
     const authenticate = () => (this.#isAsking ? this.#ask() : undefined)
     this.#broker = new LocalBroker({ clock: this.#clock, capacity: 30, authenticate })
-    this.#fanOut = new FanOut(this.#broker, this.#clock, 1000, 60_000)
+    this.#fanOut = new FanOut(this.#broker, this.#clock, {
+      heartbeat: 1000,
+      stallTimeout: 60_000,
+      highWaterMark,
+      roundInterval,
+    })
     this.#actions = [
       [4, () => this.#join()],
       [36, () => this.#publish()],
@@ -226,6 +233,7 @@ class Life {
       this.#drain(reader)
     }
     for (let turns = 0; turns < 200 && (this.#clock.deferred > 0 || turns < 2); turns++) {
+      this.#clock.advance(this.#roundInterval)
       this.#clock.runDeferred()
       await turn()
     }
@@ -241,6 +249,7 @@ class Life {
     await turn()
     this.#clock.runDeferred()
     await turn()
+    this.#clock.advance(this.#roundInterval)
     assert.deepEqual([this.#fanOut.size, this.#broker.status.subscriptions, this.#clock.timers], [0, 0, 0])
   }
 
@@ -374,17 +383,34 @@ class Life {
   }
 }
 
-test('each of many readers gets every batch it wants once, whole and in order, or is told which it lost', async () => {
-  const life = new Life(seededRandom('fan-out model'))
-  for (let step = 1; step <= 30_000; step++) {
-    await life.step()
-    if (step % 300 === 0) await life.check()
-  }
-  await life.end()
-  const { happened } = life
-  console.log(JSON.stringify(happened))
-  for (const what of ['joined', 'published', 'drained', 'gone', 'revoked', 'rechecked', 'granted', 'refused', 'gaps']) {
-    assert.ok((happened[what] ?? 0) > 20, `${what} happened: ${JSON.stringify(happened)}`)
-  }
-  assert.ok((happened['closed RENEW'] ?? 0) > 5, 'streams were renewed')
-})
+const settings = [
+  { name: 'as it is by default', highWaterMark: 16_384, roundInterval: 0, steps: 30_000 },
+  { name: 'in rounds, and a few batches to a write', highWaterMark: 200, roundInterval: 10, steps: 10_000 },
+]
+
+for (const { name, highWaterMark, roundInterval, steps } of settings) {
+  test(`each of many readers gets every batch it wants once, whole and in order, or is told which it lost: ${name}`, async () => {
+    const life = new Life(seededRandom('fan-out model'), highWaterMark, roundInterval)
+    for (let step = 1; step <= steps; step++) {
+      await life.step()
+      if (step % 300 === 0) await life.check()
+    }
+    await life.end()
+    const { happened } = life
+    console.log(JSON.stringify(happened))
+    for (const what of [
+      'joined',
+      'published',
+      'drained',
+      'gone',
+      'revoked',
+      'rechecked',
+      'granted',
+      'refused',
+      'gaps',
+    ]) {
+      assert.ok((happened[what] ?? 0) > 20, `${what} happened: ${JSON.stringify(happened)}`)
+    }
+    assert.ok((happened['closed RENEW'] ?? 0) > 5, 'streams were renewed')
+  })
+}

@@ -17,6 +17,8 @@ const stallTimeout = 30_000
 interface SetupOptions extends BrokerOptions {
   heartbeat?: number
   maxAge?: number
+  highWaterMark?: number
+  roundInterval?: number
 }
 
 interface OpenOptions<S extends Sink> extends SubscribeOptions {
@@ -24,10 +26,16 @@ interface OpenOptions<S extends Sink> extends SubscribeOptions {
   encoder?: Encoder
 }
 
-function setup({ heartbeat = 1000, maxAge = 1e9, ...options }: SetupOptions = {}) {
+function setup({
+  heartbeat = 1000,
+  maxAge = 1e9,
+  highWaterMark = 16_384,
+  roundInterval = 0,
+  ...options
+}: SetupOptions = {}) {
   const clock = new ManualClock()
   const broker = new LocalBroker({ clock, capacity: 100, ...options })
-  const fanOut = new FanOut(broker, clock, heartbeat, stallTimeout)
+  const fanOut = new FanOut(broker, clock, { heartbeat, stallTimeout, highWaterMark, roundInterval })
   const calls = { batch: 0, heartbeat: 0 }
   const counted: Format = { ...ndjsonFormat(1000) }
   const { batch, heartbeat: beat } = counted
@@ -261,6 +269,76 @@ test('batches of one tick leave as one write to each member', async () => {
     assert.equal(sink.writes.length, 2, 'the opening and one more')
     assert.deepEqual(sink.indexes, upTo(20))
   }
+})
+
+test('a group that is far behind writes no more at once than four times what may wait, and one batch', async () => {
+  const highWaterMark = 1000
+  const { level, publish, settle } = setup({ highWaterMark })
+  const members = await level(3)
+  const size = 300
+  for (let n = 0; n < 90; n++) await publish('x'.repeat(size))
+  await settle()
+  for (const { sink } of members) {
+    assert.deepEqual(sink.indexes, upTo(90))
+    const largest = Math.max(...sink.writes.map(({ length }) => length))
+    assert.ok(largest > 3 * highWaterMark && largest < 4 * highWaterMark + size + 200, `${largest} bytes in one write`)
+  }
+})
+
+test('with a round interval, what is published until the next round leaves in one write, and what follows a pause at once', async () => {
+  const { clock, levelOne, publish, settle } = setup({ roundInterval: 10 })
+  const { sink } = await levelOne()
+  clock.advance(10)
+  const rounds = async (writes: number) => {
+    await settle()
+    assert.equal(sink.writes.length - before, writes)
+  }
+  const before = sink.writes.length
+  await publish()
+  await rounds(1)
+  for (let n = 0; n < 9; n++) {
+    clock.advance(1)
+    await publish()
+    await rounds(1)
+  }
+  clock.advance(1)
+  await rounds(2)
+  clock.advance(10)
+  await publish()
+  await rounds(3)
+  assert.deepEqual(sink.indexes, upTo(11))
+  assert.equal(clock.timers, 1, 'the one that looks at the streams')
+})
+
+test('a round that is cut by its deadline goes on at once', async () => {
+  const { clock, level, publish, settle } = setup({ roundInterval: 10_000 })
+  const members = await level(100)
+  clock.advance(10_000)
+  await publish()
+  clock.perLook = 9
+  await turn()
+  clock.runDeferred()
+  assert.ok(members.some(({ sink }) => sink.indexes.length === 0) && clock.deferred > 0, 'it was cut')
+  await settle()
+  for (const { sink } of members) assert.deepEqual(sink.indexes, [1])
+})
+
+test('streams that are behind, and last words, wait for no round', async () => {
+  const { broker, levelOne, open, publish, publishMany, settle } = setup({ roundInterval: 10_000 })
+  const member = await levelOne()
+  await publishMany(50)
+  await settle()
+  await publish()
+  const { sink } = open({ from: 'earliest' })
+  await settle()
+  assert.deepEqual(sink.indexes, upTo(51))
+  assert.deepEqual(member.sink.indexes, upTo(50), 'a member waits')
+  await broker.close()
+  await settle()
+  assert.equal(sink.state, 'ended')
+  assert.equal(member.sink.state, 'ended')
+  const { closed } = JSON.parse(member.sink.lines.at(-1) as string)
+  assert.match(closed.cursor, /:50$/, 'it can resume before what it was not sent')
 })
 
 test('streams that are behind take turns: many that are ready do not hold up timers', async () => {

@@ -57,6 +57,24 @@ test('beyond maxStreamsPerToken one token is refused, others and readers without
   assert.equal((await ask(site, '/v1/events', asA)).status, 503)
 })
 
+test('what may wait in a connection, and how far rounds are apart, are numbers in their bounds', async (t) => {
+  for (const highWaterMark of [0, 2 ** 30 + 1, 1.5, Number.NaN, '16384'] as number[]) {
+    await assert.rejects(serve(t, { handler: { highWaterMark } }), {
+      code: 'CONFIG',
+      message: /^highWaterMark must be/,
+    })
+  }
+  for (const roundInterval of [-1, 10_001, 1.5, Number.NaN, '10'] as number[]) {
+    await assert.rejects(serve(t, { handler: { roundInterval } }), {
+      code: 'CONFIG',
+      message: /^roundInterval must be/,
+    })
+  }
+  for (const handler of [{ highWaterMark: 1, roundInterval: 10_000 }, { highWaterMark: 2 ** 30 }]) {
+    await serve(t, { handler })
+  }
+})
+
 test('who is refused, revoked or gone before access was granted takes no place', async (t) => {
   const waiting: (() => void)[] = []
   const site = await serve(t, {

@@ -77,6 +77,30 @@ test('33: clients that stop reading hold no more than their sockets do, delay no
   assert.equal((await healthy.nextMessage())?.lastEventId, `${epoch}:${last + 1}`)
 })
 
+for (const highWaterMark of [1000, 200_000]) {
+  test(`33: of what waits for a client that stops reading, highWaterMark counts: ${highWaterMark} bytes`, async (t) => {
+    const site = await serve(t, {
+      brokerOptions: { capacity: 10_000, maxBytes: 128 * mebibyte },
+      handler: { highWaterMark },
+    })
+    const clients = await Promise.all(faces.map((face) => stalledClient(t, site, face)))
+    const size = 500
+    const largest = clients.map(() => 0)
+    const isFull = () => largest.every((length) => length >= highWaterMark)
+    for (let turns = 0; turns < 20_000 && !isFull(); turns++) {
+      for (let n = 0; n < 200; n++) await site.broker.publish({ topic: 'T', type: 't', payload: 'x'.repeat(size) })
+      await setImmediate()
+      for (const [n, { response }] of clients.entries()) {
+        largest[n] = Math.max(largest[n] as number, response.writableLength)
+      }
+    }
+    const report = `${largest} bytes waited`
+    assert.ok(isFull(), report)
+    // The batch that made a write large enough, with its envelope; and the frame of the chunk.
+    assert.ok(Math.max(...largest) < 5 * highWaterMark + size + 200 + 20, report)
+  })
+}
+
 test('33: a client that reads on after a pause goes on where it stood, and is told what it lost', async (t) => {
   const site = await serve(t, { brokerOptions: { capacity: 20 } })
   const { client } = await stalledClient(t, site, { path: '/v1/events', accept: 'application/x-ndjson' })

@@ -1,7 +1,7 @@
 import type { StoredBatch, StoredEvent } from '../../core/event.ts'
 import type { BrokerSubscription, Pulled } from '../../core/subscription.ts'
 import type { Format } from '../format.ts'
-import { Piece, writeSize } from './sink.ts'
+import { Piece } from './sink.ts'
 
 /** Makes the bytes of one format, those of a whole batch once for all streams that send it at about one time. */
 export class Encoder {
@@ -27,10 +27,10 @@ export class Encoder {
     return this.#heartbeat.piece
   }
 
-  /** Pulls into `pieces` what is there, up to one write's worth of it. Answers how many bytes. Throws as `pull` does. */
-  gather(subscription: BrokerSubscription, pieces: Piece[]): number {
+  /** Pulls into `pieces` what is there, until they have `enough` bytes. Answers how many. Throws as `pull` does. */
+  gather(subscription: BrokerSubscription, enough: number, pieces: Piece[]): number {
     let size = 0
-    while (size < writeSize) {
+    while (size < enough) {
       const pulled = subscription.pull()
       if (!pulled) break
       const piece = this.pulled(pulled)

@@ -15,31 +15,41 @@ const turnMs = 8
  * here; in its turn the group makes the bytes and writes them to each `EventStream`'s sink.
  */
 export class FanOut {
+  /** Bytes that may wait in a connection. Whoever has fewer is sent one more write. */
+  readonly highWaterMark: number
+  /** Bytes at which a write is large enough: it costs the same few microseconds whatever it carries. */
+  readonly writeSize: number
   /** Told of what goes wrong inside, which peers learn nothing about. */
   readonly report: (error: unknown) => void
   readonly #broker: LocalBroker
   readonly #clock: Clock
   readonly #heartbeat: number
   readonly #interval: number
+  readonly #roundInterval: number
   readonly #open = new Set<EventStream>()
   readonly #groups = new Map<Encoder, Map<string, LevelGroup>>()
   #readyGroups: LevelGroup[] = []
   #ready: EventStream[] = []
   #scheduled = false
+  /** Whether groups have their turns: from the beginning of a round until none of them has anything left to send. */
+  #isRound = false
+  #isRoundAwaited = false
+  /** When the next round may begin. */
+  #roundAt = 0
   #stopTimer: (() => void) | undefined
 
-  /** `heartbeat`: milliseconds of silence after which a sign of life is sent. `stallTimeout`: the shortest of the streams. */
   constructor(
     broker: LocalBroker,
     clock: Clock,
-    heartbeat: number,
-    stallTimeout: number,
-    report: (error: unknown) => void = console.error,
+    { heartbeat, stallTimeout, highWaterMark, roundInterval, report = console.error }: FanOutOptions,
   ) {
     this.report = report
+    this.highWaterMark = highWaterMark
+    this.writeSize = 4 * highWaterMark
     this.#broker = broker
     this.#clock = clock
     this.#heartbeat = heartbeat
+    this.#roundInterval = roundInterval
     // One timer that looks at all streams, often enough to be a tenth late at the most.
     this.#interval = Math.max(Math.min(heartbeat, stallTimeout) / 10, 10)
   }
@@ -88,7 +98,7 @@ export class FanOut {
     if (group.isQueued) return
     group.isQueued = true
     this.#readyGroups.push(group)
-    this.#schedule()
+    this.#scheduleRound()
   }
 
   /** `stream` has read all: from now on its group sends to it. */
@@ -117,8 +127,38 @@ export class FanOut {
     this.#clock.defer(this.#takeTurns)
   }
 
+  // Only what is new waits for a round. A stream that reads by itself is behind, or has its last word to say.
+  #scheduleRound(): void {
+    if (this.#isRound || this.#isRoundAwaited) return
+    const wait = this.#roundInterval === 0 ? 0 : this.#roundAt - this.now()
+    if (wait <= 0) {
+      this.#beginRound()
+      return
+    }
+    this.#isRoundAwaited = true
+    this.#clock.after(wait, () => {
+      this.#isRoundAwaited = false
+      this.#beginRound()
+    })
+  }
+
+  #beginRound(): void {
+    this.#isRound = true
+    this.#roundAt = this.now() + this.#roundInterval
+    this.#schedule()
+  }
+
   readonly #takeTurns = (): void => {
     this.#scheduled = false
+    if (this.#isRound) this.#takeRound()
+    const streams = this.#ready
+    this.#ready = []
+    const waiting = this.#turns(streams, (stream) => stream.pump())
+    if (waiting.length > 0) this.#ready = [...waiting, ...this.#ready]
+    if (this.#isRound || this.#ready.length > 0) this.#schedule()
+  }
+
+  #takeRound(): void {
     const groups = this.#readyGroups
     this.#readyGroups = []
     const left = this.#turns(groups, (group, deadline) => {
@@ -126,11 +166,7 @@ export class FanOut {
       if (!group.deliver(deadline)) this.enqueueGroup(group)
     })
     if (left.length > 0) this.#readyGroups = [...left, ...this.#readyGroups]
-    const streams = this.#ready
-    this.#ready = []
-    const waiting = this.#turns(streams, (stream) => stream.pump())
-    if (waiting.length > 0) this.#ready = [...waiting, ...this.#ready]
-    if (this.#readyGroups.length > 0 || this.#ready.length > 0) this.#schedule()
+    this.#isRound = this.#readyGroups.length > 0
   }
 
   /** Gives each its turn until the time is over. Answers who had none. */
@@ -152,4 +188,16 @@ export class FanOut {
       if (this.#open.size > 0) this.#startTimer()
     })
   }
+}
+
+export interface FanOutOptions {
+  /** Milliseconds of silence after which a sign of life is sent. */
+  readonly heartbeat: number
+  /** Milliseconds a peer may take no bytes: the shortest of the streams. */
+  readonly stallTimeout: number
+  /** Bytes that may wait in a connection. */
+  readonly highWaterMark: number
+  /** Milliseconds from one round of the groups to the next, at least. 0: a round begins in the next macrotask. */
+  readonly roundInterval: number
+  readonly report?: (error: unknown) => void
 }

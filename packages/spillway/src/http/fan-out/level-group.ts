@@ -2,7 +2,7 @@ import type { Position } from '../../core/buffer.ts'
 import type { BrokerSubscription } from '../../core/subscription.ts'
 import type { Encoder } from './encoder.ts'
 import type { FanOut } from './fan-out.ts'
-import { joined, type Piece, writeSize } from './sink.ts'
+import { joined, type Piece } from './sink.ts'
 import type { EventStream } from './stream.ts'
 
 /** What was new in one go, and where it leads. */
@@ -11,15 +11,18 @@ interface Part {
   end: Position
 }
 
-/** How many bytes may be on their way through the members. Beyond, the group lets the buffer hold what is new. */
-const maxUnsent = 4 * writeSize
+/** One write: everything up to part `last`. */
+interface Write {
+  readonly piece: Piece
+  readonly last: number
+}
 
 /**
  * Streams that want the same, in the same format, and have read all. One subscription reads for all of them, and what it
  * finds in one go is made into bytes once and written to each in one plain loop.
  *
- * The loop stops when its time is over and goes on where it stopped. A member that waits for its turn meanwhile gets all
- * that has become new since its last one, in one write. A member whose connection does not take more leaves.
+ * The loop stops when its time is over and goes on where it stopped. A member that waits for its turn meanwhile gets what
+ * has become new since its last one, as much as one write may have of it. A member whose connection does not take more leaves.
  */
 export class LevelGroup {
   readonly encoder: Encoder
@@ -41,8 +44,8 @@ export class LevelGroup {
   #behind = 0
   /** Whose turn it is. */
   #turn = 0
-  /** What members have missed that were sent so much: number of the last part to the piece. */
-  readonly #pieces = new Map<number, Piece>()
+  /** The next write for members that were sent so much: by the number of the last part. */
+  readonly #writes = new Map<number, Write>()
 
   /** A group of streams like `first`, for which `leader` reads, with the same filter and from where all has been read. */
   constructor(fanOut: FanOut, first: EventStream, leader: BrokerSubscription) {
@@ -102,9 +105,9 @@ export class LevelGroup {
       if (member.sent === head) this.#turn++
       else if (now >= member.subscription.expiresAt) member.subscription.expire()
       else {
-        const piece = this.#since(member.sent)
-        member.sent = head
-        this.#behind--
+        const { piece, last } = this.#after(member.sent)
+        member.sent = last
+        if (last === head) this.#behind--
         if (member.send(piece)) this.#turn++
         else this.leave(member)
         if ((++writes & 15) === 0 && this.#fanOut.now() > deadline) return false
@@ -121,12 +124,13 @@ export class LevelGroup {
 
   /** Reads what is new, up to one write's worth of it. Answers whether there was anything. */
   #pull(): boolean {
-    if (this.#unsent >= maxUnsent) return false
+    // Beyond, the buffer holds what is new.
+    if (this.#unsent >= 4 * this.#fanOut.writeSize) return false
     const before = this.leader.position
     const found: Piece[] = []
     let size = 0
     try {
-      size = this.encoder.gather(this.leader, found)
+      size = this.encoder.gather(this.leader, this.#fanOut.writeSize, found)
     } catch {
       // Each finds by itself what is wrong, and says so to its peer.
       this.#disband()
@@ -140,7 +144,7 @@ export class LevelGroup {
     this.#parts.push({ piece: joined(found), end: this.leader.position })
     this.#unsent += size
     this.#behind = this.#members.length
-    this.#pieces.clear()
+    this.#writes.clear()
     return true
   }
 
@@ -151,14 +155,20 @@ export class LevelGroup {
     }
   }
 
-  /** Everything after part `sent`, as one piece. */
-  #since(sent: number): Piece {
-    let piece = this.#pieces.get(sent)
-    if (!piece) {
-      piece = joined(this.#parts.slice(sent - this.#first + 1).map((part) => part.piece))
-      this.#pieces.set(sent, piece)
+  /** What comes after part `sent`: as many parts as one write may have, and one at least. */
+  #after(sent: number): Write {
+    const made = this.#writes.get(sent)
+    if (made) return made
+    const pieces: Piece[] = []
+    let room = this.#fanOut.writeSize
+    for (const { piece } of this.#parts.slice(sent - this.#first + 1)) {
+      if (pieces.length > 0 && piece.bytes.length > room) break
+      pieces.push(piece)
+      room -= piece.bytes.length
     }
-    return piece
+    const write = { piece: joined(pieces), last: sent + pieces.length }
+    this.#writes.set(sent, write)
+    return write
   }
 
   /** All members have all. */
@@ -168,6 +178,6 @@ export class LevelGroup {
     this.#first += this.#parts.length
     this.#parts = []
     this.#unsent = 0
-    this.#pieces.clear()
+    this.#writes.clear()
   }
 }

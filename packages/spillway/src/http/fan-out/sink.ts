@@ -38,9 +38,6 @@ export class Piece {
   }
 }
 
-/** How much is gathered into one write: a write costs the same few microseconds whatever it carries. */
-export const writeSize: number = 64 * 1024
-
 /** Several pieces as one. A single one stays itself, so that what is made of it is still shared. */
 export function joined(pieces: readonly Piece[]): Piece {
   if (pieces.length === 1) return pieces[0] as Piece
@@ -53,12 +50,12 @@ export function joined(pieces: readonly Piece[]): Piece {
   return new Piece(bytes)
 }
 
-/** Pieces for as few writes as can be without a copy of a large one: one connection that stalls must not hold its own. */
-export function packed(pieces: readonly Piece[]): Piece[] {
+/** Pieces for as few writes as can be without a copy of a `large` one: one connection that stalls must not hold its own. */
+export function packed(pieces: readonly Piece[], large: number): Piece[] {
   const writes: Piece[] = []
   let small: Piece[] = []
   for (const piece of pieces) {
-    if (piece.bytes.length < writeSize / 2) {
+    if (piece.bytes.length < large) {
       small.push(piece)
       continue
     }

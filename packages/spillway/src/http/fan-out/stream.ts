@@ -3,7 +3,7 @@ import type { BrokerSubscription } from '../../core/subscription.ts'
 import type { Encoder } from './encoder.ts'
 import type { FanOut } from './fan-out.ts'
 import type { LevelGroup } from './level-group.ts'
-import { Piece, packed, type Sink, writeSize } from './sink.ts'
+import { Piece, packed, type Sink } from './sink.ts'
 
 /**
  * One reader's subscription, turned into bytes for one connection. It holds a position, not data.
@@ -49,6 +49,11 @@ export class EventStream {
     return this.group ? this.group.positionOf(this).index : this.subscription.index
   }
 
+  /** Bytes that may wait in its connection. */
+  get highWaterMark(): number {
+    return this.#fanOut.highWaterMark
+  }
+
   /** Starts to send. */
   open(sink: Sink): void {
     this.#sink = sink
@@ -90,18 +95,18 @@ export class EventStream {
     this.#queued = false
     if (!this.#sink || this.#full || this.#ending) return
     if (this.#isBeatDue) this.#beat()
-    if (this.group) return
+    if (this.group || this.#full) return
     const pieces: Piece[] = []
     let size = 0
     try {
-      size = this.encoder.gather(this.subscription, pieces)
+      size = this.encoder.gather(this.subscription, this.#fanOut.writeSize, pieces)
     } catch (error) {
       this.#end(pieces, error)
       return
     }
-    this.#write(...packed(pieces))
+    this.#write(...packed(pieces, this.#fanOut.writeSize / 2))
     if (this.#full) return
-    if (size >= writeSize) this.#enqueue()
+    if (size >= this.#fanOut.writeSize) this.#enqueue()
     else this.#fanOut.level(this)
   }
 
@@ -162,7 +167,8 @@ export class EventStream {
       cause instanceof SpillwayError ? cause : new SpillwayError('INTERNAL', 'The stream failed.', { cause })
     const cursor = error.cursor ?? this.subscription.cursor
     this.#ending = true
-    this.#write(...packed([...pieces, new Piece(this.encoder.text(this.encoder.format.closed(error, cursor)))]))
+    const last = new Piece(this.encoder.text(this.encoder.format.closed(error, cursor)))
+    this.#write(...packed([...pieces, last], this.#fanOut.writeSize / 2))
     this.#sink?.end()
   }
 }
