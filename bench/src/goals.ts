@@ -1,10 +1,11 @@
 import { coreGoals } from './coreGoals.ts'
+import { diskGoals } from './disk/goals.ts'
 import type { Goal } from './goal.ts'
 import type { Results, Row } from './results.ts'
 import { socketGoals } from './sockets/goals.ts'
 import { type Spread, spread } from './stats.ts'
 
-export const goals: readonly Goal[] = [...coreGoals, ...socketGoals]
+export const goals: readonly Goal[] = [...coreGoals, ...socketGoals, ...diskGoals]
 
 export interface Judged {
   readonly goal: Goal

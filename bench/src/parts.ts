@@ -1,5 +1,6 @@
+import { onDisk } from './disk/part.ts'
 import { inProcess } from './inProcess.ts'
 import type { Part } from './part.ts'
 import { sockets, writePaths } from './sockets/part.ts'
 
-export const parts: readonly Part[] = [inProcess, sockets, writePaths]
+export const parts: readonly Part[] = [inProcess, sockets, onDisk, writePaths]

@@ -1,6 +1,6 @@
 import { createServer as createHttpServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { type Broker, type BrokerOptions, createBroker } from 'spillway'
+import { type Broker, type BrokerOptions, createBroker, type Log } from 'spillway'
 import { type HandlerOptions, toNodeHandler } from 'spillway/node'
 import { type HostSource, startHostSource } from './host-source.ts'
 import { type ServerLog, silentLog } from './log.ts'
@@ -9,6 +9,8 @@ import { createPage } from './page.ts'
 export interface ServerOptions
   extends Pick<BrokerOptions, 'capacity' | 'maxBytes' | 'maxAge'>,
     Pick<HandlerOptions, 'heartbeat' | 'stallTimeout' | 'streamAge' | 'maxStreams' | 'maxStreamsPerToken' | 'maxBody'> {
+  /** Where history is kept. Default: in memory, with the limits of this server. Closed with the server. */
+  history?: Log | undefined
   /** Where events come from beside publishers. `host`: the counters of this machine, once a second. Default `none`. */
   source?: 'host' | 'none'
   /** Default: silent. */
@@ -37,11 +39,12 @@ export function createServer({
   capacity = defaultCapacity,
   maxBytes,
   maxAge,
+  history,
   source = 'none',
   log = silentLog,
   ...faces
 }: ServerOptions = {}): SpillwayServer {
-  const broker = createBroker(defined({ capacity, maxBytes, maxAge }))
+  const broker = createBroker(defined({ capacity, maxBytes, maxAge, log: history }))
   const onError = (error: unknown) => log.error('A request failed', { error })
   const answer = toNodeHandler(broker, { ...defined(faces), onError })
   const showPage = createPage()

@@ -1,3 +1,7 @@
+import { mkdirSync } from 'node:fs'
+import path from 'node:path'
+import { SpillwayError } from 'spillway'
+import { type SqliteLog, type SqliteLogOptions, sqliteLog } from 'spillway/log/sqlite'
 import { humanLog, jsonLog, type ServerLog } from '../log.ts'
 import { createServer, isLoopback, type ServerOptions } from '../server.ts'
 import { type Command, defineCommand, type Values } from './command.ts'
@@ -14,7 +18,20 @@ const options = {
   host: { type: 'string', value: '<address>', help: 'Address to listen on. Default: 127.0.0.1, this machine only' },
   capacity: { type: 'string', value: '<n>', help: 'Batches kept in memory. Default: 10000' },
   'max-bytes': { type: 'string', value: '<size>', help: 'Bytes of events kept in memory. Default: 64m' },
-  'max-age': { type: 'string', value: '<time>', help: 'How long events are kept. Default: no limit' },
+  'max-age': { type: 'string', value: '<time>', help: 'How long events are kept in memory. Default: no limit' },
+  data: {
+    type: 'string',
+    value: '<dir>',
+    help: 'Keep history on disk, in this directory, which is made if need be. Default: in memory only',
+  },
+  durability: {
+    type: 'string',
+    value: '<level>',
+    help: 'What history on disk survives: "power", a power cut; "process", the end of the server. Default: power',
+  },
+  keep: { type: 'string', value: '<n>', help: 'Batches kept on disk. Default: no limit' },
+  'keep-bytes': { type: 'string', value: '<size>', help: 'Bytes of events kept on disk. Default: 1g' },
+  'keep-age': { type: 'string', value: '<time>', help: 'How long events are kept on disk. Default: no limit' },
   heartbeat: {
     type: 'string',
     value: '<time>',
@@ -53,12 +70,14 @@ export const serve: Command = defineCommand({
   options,
   notes: [
     'A <time> is in milliseconds, or written as 10s, 5m, 2h, 3d. A <size> is in bytes, or written as 512k, 64m, 1g.',
-    'Events are kept in memory and end with the server. It has no access control yet: whoever reaches its port reads and publishes.',
+    'Without --data events end with the server; with it, memory holds the newest and the disk what is older. One server at a time has a directory.',
+    'The server has no access control yet: whoever reaches its port reads and publishes.',
     'SIGTERM or SIGINT (ctrl-C) tells readers to come back later and ends the server within 5 seconds; a second one ends it at once.',
   ],
   examples: [
     'spillway serve --source host',
     'spillway serve --port 8080 --capacity 100000 --max-age 2h',
+    'spillway serve --data /var/lib/spillway --keep-age 30d',
     'spillway serve --json > spillway.log',
   ],
   run: runServer,
@@ -75,8 +94,10 @@ async function runServer(values: Values<typeof options>): Promise<number> {
 
   // Before anybody is told where it listens, since they may end it at once.
   const signalled = nextSignal()
-  const server = createServer({ ...serverOptions, log })
-  const url = await server.listen({ port, host }).catch((error: unknown) => {
+  const history = await openHistory(values, log)
+  const server = createServer({ ...serverOptions, history, log })
+  const url = await server.listen({ port, host }).catch(async (error: unknown) => {
+    await server.close()
     throw new Failure(listenProblem(error, host, port), { cause: error })
   })
   announce(url, values.json, log)
@@ -88,6 +109,42 @@ async function runServer(values: Values<typeof options>): Promise<number> {
   log.info('stopped')
   // The answer to a signal must not depend on what some library may still hold.
   process.exit(0)
+}
+
+/** Opens what `--data` names. Throws `Failure` that says why it cannot be used. */
+async function openHistory(values: Values<typeof options>, log: ServerLog): Promise<SqliteLog | undefined> {
+  const { data, durability, keep, 'keep-bytes': keepBytes, 'keep-age': keepAge } = values
+  if (data === undefined) {
+    for (const name of ['durability', 'keep', 'keep-bytes', 'keep-age'] as const) {
+      if (values[name] !== undefined) throw new UsageError(`--${name} is for history on disk, it needs --data.`)
+    }
+    return undefined
+  }
+  if (data === '') throw new UsageError('--data must be a directory, got "".')
+  const kept: SqliteLogOptions = { path: path.join(data, 'spillway.db') }
+  if (durability !== undefined) kept.durability = choice('--durability', durability, ['power', 'process'])
+  if (keep !== undefined) kept.capacity = integer('--keep', keep, 1, Number.MAX_SAFE_INTEGER)
+  if (keepBytes !== undefined) kept.maxBytes = size('--keep-bytes', keepBytes, 1, Number.MAX_SAFE_INTEGER)
+  if (keepAge !== undefined) kept.maxAge = duration('--keep-age', keepAge, 1, mostAge)
+  try {
+    mkdirSync(data, { recursive: true })
+  } catch (cause) {
+    throw new Failure(`--data ${data} cannot be made: ${(cause as Error).message}`, { cause })
+  }
+  try {
+    const history = await sqliteLog(kept)
+    if (history.lost) {
+      const { after, last } = history.lost
+      log.warn(`History is damaged: what followed index ${after} up to ${last} is lost. Readers are told`, {
+        after,
+        last,
+      })
+    }
+    return history
+  } catch (error) {
+    if (!(error instanceof SpillwayError)) throw error
+    throw new Failure(`${error.message} ${error.advice}`, { cause: error })
+  }
 }
 
 function read(values: Values<typeof options>): ServerOptions {

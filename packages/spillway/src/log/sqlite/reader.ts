@@ -1,7 +1,7 @@
 import { DatabaseSync } from 'node:sqlite'
 import { SpillwayError } from '../../core/errors.ts'
 import type { LogStart } from '../../core/log.ts'
-import { type RowPage, Table } from './table.ts'
+import { isCorrupt, type RowPage, Table } from './table.ts'
 
 /** A connection that only reads, beside the one that writes or without it. */
 export class Reader {
@@ -35,8 +35,8 @@ export class Reader {
       return read()
     } catch (cause) {
       if (cause instanceof SpillwayError) throw cause
-      const { errcode = 0, message } = cause as { errcode?: number; message: string }
-      const code = (errcode & 0xff) === 11 || (errcode & 0xff) === 26 ? 'LOG_CORRUPT' : 'LOG_FAILED'
+      const { message } = cause as Error
+      const code = isCorrupt(cause) ? 'LOG_CORRUPT' : 'LOG_FAILED'
       throw new SpillwayError(code, `${this.#path} could not be read: ${message}.`, { cause })
     }
   }

@@ -61,6 +61,12 @@ const longestStep = 512
 const head = new Float64Array(4)
 const headBytes = new Uint8Array(head.buffer)
 
+/** Whether a row is what was written. SQLite does not look at types when it reads: a flipped bit can change them as well. */
+export function isWhole({ idx, seq, total, time, crc, data }: Row): boolean {
+  const isTyped = typeof data === 'string' && [idx, seq, total, time].every(Number.isSafeInteger)
+  return isTyped && crc === rowCheck(idx, seq, total, time, data)
+}
+
 export function rowCheck(idx: number, seq: number, total: number, time: number, data: string): number {
   head[0] = idx
   head[1] = seq
@@ -92,6 +98,12 @@ export function checkHeader(path: string): void {
   }
 }
 
+/** Whether what SQLite threw says that the file is damaged: its own codes, or a number that no column ever had. */
+export function isCorrupt(error: unknown): boolean {
+  const { code, errcode = 0 } = error as { code?: string; errcode?: number }
+  return code === 'ERR_OUT_OF_RANGE' || [11, 26].includes(errcode & 0xff)
+}
+
 /** Reads of the tables. Nothing that was damaged is taken for a batch, and no row that is missing goes unnoticed. */
 export class Table {
   readonly #db: DatabaseSync
@@ -104,7 +116,9 @@ export class Table {
   constructor(db: DatabaseSync) {
     this.#db = db
     this.#state = db.prepare('SELECT * FROM state')
-    this.#upTo = db.prepare('SELECT idx, seq FROM batches WHERE idx <= ? ORDER BY idx DESC LIMIT 1')
+    this.#upTo = db.prepare(
+      'SELECT idx, seq, total, time, crc, data FROM batches WHERE idx <= ? ORDER BY idx DESC LIMIT 1',
+    )
     this.#after = db.prepare('SELECT idx, seq, total, time, crc, data FROM batches WHERE idx > ? ORDER BY idx LIMIT ?')
     this.#newest = db.prepare('SELECT idx, seq, total, time, crc, data FROM batches ORDER BY idx DESC LIMIT 1')
     this.#from = db.prepare('SELECT idx, seq, time FROM batches WHERE idx >= ? ORDER BY idx LIMIT 1')
@@ -159,17 +173,21 @@ export class Table {
     let at = start
     let bytes = 0
     for (const row of this.#rowsAfter(start, limit, maxBytes)) {
-      if (row.idx <= at) throw new SpillwayError('LOG_CORRUPT', `The log has index ${row.idx} after ${at}.`)
-      at = row.idx
-      const isWhole = row.crc === rowCheck(row.idx, row.seq, row.total, row.time, row.data)
-      if (!isWhole || row.seq !== expected) {
-        // Told at the start of a page of its own.
-        if (rows.length > 0) break
-        lost = isWhole ? row.idx - 1 : row.idx
-        expected = Number.NaN
-        if (!isWhole) continue
+      const isDamaged = !isWhole(row)
+      if (!isDamaged && row.idx <= at) {
+        throw new SpillwayError('LOG_CORRUPT', `The log has index ${row.idx} after ${at}.`)
       }
+      // Told at the start of a page of its own.
+      if ((isDamaged || row.seq !== expected) && rows.length > 0) break
+      if (isDamaged) {
+        // Its index cannot be believed either, but the next row that is whole says up to where.
+        lost = Math.max(lost, row.idx)
+        expected = Number.NaN
+        continue
+      }
+      if (row.seq !== expected) lost = row.idx - 1
       rows.push(row)
+      at = row.idx
       expected = row.seq + 1
       bytes += row.data.length
       if (rows.length >= limit || bytes >= maxBytes) break
@@ -188,18 +206,16 @@ export class Table {
       const last = rows.at(-1)
       if (!last || rows.length < Math.min(step, limit)) return
       at = last.idx
-      const bytes = rows.reduce((sum, { data }) => sum + data.length, 1)
+      const bytes = rows.reduce((sum, { data }) => sum + (data?.length || 0), 1)
       step = Math.max(1, Math.min(Math.floor((maxBytes / bytes) * rows.length), longestStep))
     }
   }
 
-  /** The sequence number of the newest batch up to `index`, kept or not. */
+  /** The sequence number of the newest batch up to `index`, kept or not. NaN: it is damaged, so nobody can say. */
   #seqAt(index: number, { floor, floor_seq, last, last_seq }: State): number {
-    const row = this.#upTo.get(index) as { idx: number; seq: number } | undefined
-    if (row && row.idx > index) throw new SpillwayError('LOG_CORRUPT', `The log has index ${row.idx} before ${index}.`)
-    let [at, seq] = [floor, floor_seq]
-    if (last <= index && last > at) [at, seq] = [last, last_seq]
-    if (row && row.idx > at) seq = row.seq
-    return seq
+    const row = this.#upTo.get(index) as unknown as Row | undefined
+    const [at, seq] = last <= index && last > floor ? [last, last_seq] : [floor, floor_seq]
+    if (!row || row.idx <= at) return seq
+    return isWhole(row) && row.idx <= index ? row.seq : Number.NaN
   }
 }

@@ -6,7 +6,7 @@ import { SpillwayError, shown } from '../../core/errors.ts'
 import { keyWindow } from '../../core/log.ts'
 import { checkExpected, keyReused, nextIndex } from '../../core/memory-log.ts'
 import { bootId, MarkFile } from './mark.ts'
-import { checkHeader, rowCheck, type State, schema, stateCheck, Table } from './table.ts'
+import { checkHeader, isCorrupt, isWhole, rowCheck, type State, schema, stateCheck, Table } from './table.ts'
 
 export interface WriterOptions {
   readonly path: string
@@ -51,7 +51,6 @@ const sliceLength = 512
 const busy = 5
 const full = 13
 const sharedMemoryFull = 4874
-const corrupt = new Set([11, 26])
 
 /** The one connection that writes. Everything in it is synchronous: it lives in a thread of its own. */
 export class Writer {
@@ -82,10 +81,10 @@ export class Writer {
     this.#options = options
     // Without a lock file nobody has it open, and a file that is not ours is to get no neighbour. With one, looking first
     // would drop the locks of another connection of this process: closing a file does that.
-    if (!existsSync(`${path}-lock`) && existsSync(path)) checkHeader(path)
+    if (!existsSync(`${path}-lock`) && existsSync(path)) tryOn(path, () => checkHeader(path))
     this.#lock = lock(path)
     try {
-      if (existsSync(path)) checkHeader(path)
+      if (existsSync(path)) examine(path)
       else create(path, durability)
       this.#db = new DatabaseSync(path)
       this.#db.exec(
@@ -109,9 +108,7 @@ export class Writer {
       this.#seq = newest?.seq ?? this.#state.floor_seq
       this.#total = newest?.total ?? this.#state.floor_total
       this.#time = newest?.time ?? 0
-      if (newest && newest.crc !== rowCheck(newest.idx, newest.seq, newest.total, newest.time, newest.data)) {
-        this.#stepBehindDamage()
-      }
+      if (newest && !isWhole(newest)) this.#stepBehindDamage()
       const lost = this.#findLoss()
       this.opened = { epoch: this.#state.epoch, floor: this.#state.floor, last: this.#last, time: this.#time, lost }
       this.#writeMark(false)
@@ -361,10 +358,29 @@ function create(path: string, durability: string): void {
   renameSync(unfinished, path)
 }
 
+/** Looks without writing: SQLite would copy the journal into a file that is refused when its connection ends. */
+function examine(path: string): void {
+  checkHeader(path)
+  const db = new DatabaseSync(path, { readOnly: true })
+  try {
+    new Table(db).state()
+  } finally {
+    db.close()
+  }
+}
+
+function tryOn(path: string, look: () => void): void {
+  try {
+    look()
+  } catch (error) {
+    throw problem(error, path)
+  }
+}
+
 function problem(error: unknown, path: string): SpillwayError {
   if (error instanceof SpillwayError) return error
-  const { errcode, message } = error as { errcode?: number; message: string }
-  if (corrupt.has((errcode ?? 0) & 0xff)) {
+  const { message } = error as Error
+  if (isCorrupt(error)) {
     return new SpillwayError('LOG_CORRUPT', `${path} is damaged: ${message}.`, { cause: error })
   }
   return new SpillwayError('LOG_UNUSABLE', `Cannot open ${shown(path)} to write: ${message}.`, { cause: error })
