@@ -327,7 +327,7 @@ test('D2: a bit that flips in the journal never makes another batch', {
   const random = seededRandom('bit of the journal')
   const image = await imageOf(t, 'open')
   const header = flips(random, image, '-wal', 100, 32)
-  const tally = await survive(t, random, image, [...flips(random, image, '-wal', 600), ...header])
+  const tally = await survive(t, random, image, [...flips(random, image, '-wal', 300), ...header])
   assert.ok((tally['read with gaps'] ?? 0) > 300)
 })
 
@@ -339,7 +339,7 @@ test('D2: a bit that flips in the file is refused or told, and never makes anoth
   const image = await imageOf(t, 'closed')
   assert.ok(!image.files.has('-wal'))
   const firstPages = [...flips(random, image, '', 200, 100), ...flips(random, image, '', 200, 4 * pageSize)]
-  const tally = await survive(t, random, image, [...flips(random, image, '', 600), ...firstPages])
+  const tally = await survive(t, random, image, [...flips(random, image, '', 300), ...firstPages])
   assert.ok((tally['read with gaps'] ?? 0) > 100)
 })
 
@@ -351,7 +351,7 @@ test('D2: a bit that flips in what stands before a batch in its row is refused o
   const image = await imageOf(t, 'closed')
   const bytes = image.files.get('') as Buffer
   const newest = image.texts.length - 1
-  const damages = Array.from({ length: 400 }, (_, n) => {
+  const damages = Array.from({ length: 200 }, (_, n) => {
     const text = image.texts[n < 100 ? newest : random.below(newest)] as string
     return flip('', bytes.indexOf(text.slice(0, 60)) - 1 - random.below(40), random.below(8))
   })
@@ -364,7 +364,7 @@ test('D2: a bit that flips in the file beside a journal is refused or told', {
 }, async (t) => {
   const random = seededRandom('bit of the file beside a journal')
   const image = await imageOf(t, 'open')
-  await survive(t, random, image, flips(random, image, '', 400))
+  await survive(t, random, image, flips(random, image, '', 200))
 })
 
 test('D2: a file that is cut is refused or told', { skip: noSqlite, timeout: 400_000 }, async (t) => {

@@ -81,8 +81,8 @@ export function stateCheck(state: State): number {
   return crc32(JSON.stringify([epoch, durability, floor, floor_seq, floor_total, last, last_seq]))
 }
 
-/** Throws `LOG_UNUSABLE` for a file that is not a log of a version that we know. Reads it only. */
-export function checkHeader(path: string): void {
+/** Throws `LOG_UNUSABLE` for a file that is not a log of a version that we know. Reads it only. Gives the size of its pages in bytes. */
+export function checkHeader(path: string): number {
   const header = Buffer.alloc(100)
   const file = openSync(path, 'r')
   const size = readSync(file, header, 0, 100, 0)
@@ -96,6 +96,8 @@ export function checkHeader(path: string): void {
     const message = `${path} has format ${version}, this Spillway knows up to ${formatVersion}. Use a newer one. It was not touched.`
     throw new SpillwayError('LOG_UNUSABLE', message)
   }
+  const pageSize = header.readUInt16BE(16)
+  return pageSize === 1 ? 65_536 : Math.max(pageSize, 512)
 }
 
 /** Whether what SQLite threw says that the file is damaged: its own codes, or a number that no column ever had. */

@@ -1,4 +1,4 @@
-import { existsSync, renameSync, rmSync } from 'node:fs'
+import { existsSync, renameSync, rmSync, statSync } from 'node:fs'
 import { DatabaseSync, type StatementSync } from 'node:sqlite'
 import { crc32 } from 'node:zlib'
 import { newEpoch } from '../../core/cursor.ts'
@@ -360,7 +360,12 @@ function create(path: string, durability: string): void {
 
 /** Looks without writing: SQLite would copy the journal into a file that is refused when its connection ends. */
 function examine(path: string): void {
-  checkHeader(path)
+  const pageSize = checkHeader(path)
+  const journal = `${path}-wal`
+  // A journal may complete the last page. Without one, SQLite would take what is missing for zeros and write on behind it.
+  if (statSync(path).size % pageSize !== 0 && !(existsSync(journal) && statSync(journal).size > 0)) {
+    throw new SpillwayError('LOG_CORRUPT', `${path} ends within a page: it was cut.`)
+  }
   const db = new DatabaseSync(path, { readOnly: true })
   try {
     new Table(db).state()
