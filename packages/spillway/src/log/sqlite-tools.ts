@@ -151,43 +151,29 @@ class OpenFile implements SqliteFile {
   }
 
   *parts(): Generator<FilePart> {
-    /** The newest index that was read or is accounted for, its batch's number, and from where on is read. */
-    let at = this.floor
-    let seq = this.#state?.floor_seq
-    let from = at
+    const place: Place = { at: this.floor, seq: this.#state?.floor_seq }
+    /** From where on is read. Behind `place` once something could not be. */
+    let from = place.at
     while (from < this.#until) {
       const { state, rows, ended, broken } = this.#page(from)
-      if (state && state.floor > at) {
-        const before = Math.min(state.floor, this.#until) + 1
-        yield { removed: { after: at, before } }
-        at = from = Math.max(from, state.floor)
-        seq = state.floor_seq
+      if (state && state.floor > place.at) {
+        yield { removed: { after: place.at, before: Math.min(state.floor, this.#until) + 1 } }
+        place.at = state.floor
+        place.seq = state.floor_seq
       }
-      let batches: FileBatch[] = []
-      for (const row of rows) {
-        if (row.idx <= at) continue
-        if (seq !== undefined && row.seq !== seq + 1) {
-          if (batches.length > 0) yield { batches }
-          batches = []
-          yield { lost: { after: at, before: row.idx } }
-        }
-        batches.push({ index: row.idx, time: row.time, events: decodeBatch(row.data) })
-        at = row.idx
-        seq = row.seq
-      }
-      if (batches.length > 0) yield { batches }
+      yield* wholeAndLost(rows, place)
       if (ended) break
       // Rows out of order could otherwise hold it in one place.
-      const isStuck = broken || at <= from
-      from = Math.max(from, at)
+      const isStuck = broken || place.at <= from
+      from = Math.max(from, place.at)
       if (!isStuck) continue
       const behind = this.#behind(from)
       if (behind === undefined) break
       from = behind
     }
-    const isOpenEnded = this.#until === Number.MAX_SAFE_INTEGER
+    const { at } = place
     if (this.last !== undefined && at < this.last) yield { lost: { after: at, before: this.last + 1 } }
-    else if (isOpenEnded) yield { lost: { after: at, before: undefined } }
+    else if (this.#until === Number.MAX_SAFE_INTEGER) yield { lost: { after: at, before: undefined } }
   }
 
   check(): string[] {
@@ -278,6 +264,29 @@ class OpenFile implements SqliteFile {
     })
     return first
   }
+}
+
+/** The newest index that was read or is accounted for, and the number of its batch, if that is known. */
+interface Place {
+  at: number
+  seq: number | undefined
+}
+
+/** Moves `place` over `rows`, and tells what their numbers say is missing between them. */
+function* wholeAndLost(rows: readonly Row[], place: Place): Generator<FilePart> {
+  let batches: FileBatch[] = []
+  for (const { idx, seq, time, data } of rows) {
+    if (idx <= place.at) continue
+    if (place.seq !== undefined && seq !== place.seq + 1) {
+      if (batches.length > 0) yield { batches }
+      batches = []
+      yield { lost: { after: place.at, before: idx } }
+    }
+    batches.push({ index: idx, time, events: decodeBatch(data) })
+    place.at = idx
+    place.seq = seq
+  }
+  if (batches.length > 0) yield { batches }
 }
 
 /** What can be read in spite of damage; `undefined` if it cannot. */
