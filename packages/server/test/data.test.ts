@@ -66,3 +66,9 @@ test('a directory that is in use, is none, or holds what is not ours ends with 1
   assert.match(foreign.stderr, /spillway\.db is not a log of Spillway\. It was not touched\./)
   assert.equal(await readFile(other, 'utf8'), 'not a database')
 })
+
+test('options for history on disk need --data', async (t) => {
+  const { code, stderr } = await run(t, ['serve', '--keep', '5'])
+  assert.equal(code, 2)
+  assert.match(stderr, /--keep is for history on disk, it needs --data\./)
+})

@@ -41,9 +41,7 @@ export interface CommandParts<O extends Options> {
   /** Paragraphs below the options. */
   readonly notes?: readonly string[]
   readonly examples: readonly string[]
-  /** What the help calls the one argument that is no option, which is then required. */
-  readonly operand?: string
-  run(values: Values<O>, operand: string): Promise<number>
+  run(values: Values<O>): Promise<number>
 }
 
 const helpOption = { type: 'boolean', short: 'h', help: 'Show this help.' } as const
@@ -57,33 +55,25 @@ export function defineCommand<const O extends Options>(parts: CommandParts<O>): 
     summary: parts.summary,
     help,
     async run(args) {
-      const { values, operands } = parseArguments(args, options)
+      const values = parseOptions(args, options)
       if (values.help) {
         process.stdout.write(help())
         return 0
       }
-      const most = parts.operand === undefined ? 0 : 1
-      if (operands.length > most) throw new UsageError(`Unexpected argument ${quoted(operands[most] as string)}.`)
-      const [operand = ''] = operands
-      if (most === 1 && operand === '') throw new UsageError(`${parts.operand} is required.`)
-      return parts.run(values as Values<O>, operand)
+      return parts.run(values as Values<O>)
     },
   }
 }
 
 /** Throws `UsageError` for whatever `options` does not name. */
-function parseArguments(
-  args: readonly string[],
-  options: Options,
-): { readonly values: Values<Options>; readonly operands: readonly string[] } {
-  const operands: string[] = []
+function parseOptions(args: readonly string[], options: Options): Values<Options> {
   const values: Record<string, boolean | string | string[] | undefined> = {}
   for (const [name, { type, multiple }] of Object.entries(options)) {
     values[name] = type === 'boolean' ? false : multiple ? [] : undefined
   }
   const { tokens } = parseArgs({ args: [...args], options, strict: false, allowPositionals: true, tokens: true })
   for (const token of tokens) {
-    if (token.kind === 'positional') operands.push(token.value)
+    if (token.kind === 'positional') throw new UsageError(`Unexpected argument ${quoted(token.value)}.`)
     if (token.kind !== 'option') continue
     const option = Object.hasOwn(options, token.name) ? options[token.name] : undefined
     if (!option) throw unknownOption(token.rawName, options)
@@ -92,7 +82,7 @@ function parseArguments(
     else if (values[token.name]) throw new UsageError(`${token.rawName} may be given once.`)
     else values[token.name] = value
   }
-  return { values: values as Values<Options>, operands }
+  return values as Values<Options>
 }
 
 interface OptionToken {

@@ -4,9 +4,7 @@ import { SpillwayError } from 'spillway'
 import { type SqliteLog, type SqliteLogOptions, sqliteLog } from 'spillway/log/sqlite'
 import { humanLog, jsonLog, type ServerLog } from '../log.ts'
 import { createServer, isLoopback, type ServerOptions } from '../server.ts'
-import { plain } from '../terminal.ts'
 import { type Command, defineCommand, type Values } from './command.ts'
-import { dataFile, span } from './data-file.ts'
 import { Failure, UsageError } from './errors.ts'
 import { choice, duration, integer, size } from './values.ts'
 
@@ -15,24 +13,17 @@ const mostMs = 2 ** 31 - 1
 const mostAge = 3650 * 86_400_000
 const mostBytes = 2 ** 40
 
-const defaultData = './spillway-data'
-
 const options = {
   port: { type: 'string', value: '<n>', help: 'Port to listen on; 0 takes any that is free. Default: 4747' },
   host: { type: 'string', value: '<address>', help: 'Address to listen on. Default: 127.0.0.1, this machine only' },
   capacity: { type: 'string', value: '<n>', help: 'Batches kept in memory. Default: 10000' },
   'max-bytes': { type: 'string', value: '<size>', help: 'Bytes of events kept in memory. Default: 64m' },
-  'max-age': {
-    type: 'string',
-    value: '<time>',
-    help: 'With --memory: how long events are kept. Default: no limit. On disk it is --keep-age',
-  },
+  'max-age': { type: 'string', value: '<time>', help: 'How long events are kept in memory. Default: no limit' },
   data: {
     type: 'string',
     value: '<dir>',
-    help: `Keep history on disk, in this directory, which is made if need be. Default: ${defaultData}`,
+    help: 'Keep history on disk, in this directory, which is made if need be. Default: in memory only',
   },
-  memory: { type: 'boolean', help: 'Keep history in memory only; it ends with the server.' },
   durability: {
     type: 'string',
     value: '<level>',
@@ -79,13 +70,13 @@ export const serve: Command = defineCommand({
   options,
   notes: [
     'A <time> is in milliseconds, or written as 10s, 5m, 2h, 3d. A <size> is in bytes, or written as 512k, 64m, 1g.',
-    'Memory holds the newest events and the disk what is older. One server at a time has a directory. `spillway inspect`, `export` and `import` work with it.',
+    'Without --data events end with the server; with it, memory holds the newest and the disk what is older. One server at a time has a directory.',
     'The server has no access control yet: whoever reaches its port reads and publishes.',
     'SIGTERM or SIGINT (ctrl-C) tells readers to come back later and ends the server within 5 seconds; a second one ends it at once.',
   ],
   examples: [
     'spillway serve --source host',
-    'spillway serve --memory --port 8080 --capacity 100000 --max-age 2h',
+    'spillway serve --port 8080 --capacity 100000 --max-age 2h',
     'spillway serve --data /var/lib/spillway --keep-age 30d',
     'spillway serve --json > spillway.log',
   ],
@@ -109,7 +100,7 @@ async function runServer(values: Values<typeof options>): Promise<number> {
     await server.close()
     throw new Failure(listenProblem(error, host, port), { cause: error })
   })
-  announce(url, history, values.json, log)
+  announce(url, values.json, log)
   if (!isLoopback(host)) {
     log.warn(`Without access control, everybody who reaches ${host} on this port may read and publish`, { host })
   }
@@ -122,17 +113,15 @@ async function runServer(values: Values<typeof options>): Promise<number> {
 
 /** Opens what `--data` names. Throws `Failure` that says why it cannot be used. */
 async function openHistory(values: Values<typeof options>, log: ServerLog): Promise<SqliteLog | undefined> {
-  const { data = defaultData, memory, durability, keep, 'keep-bytes': keepBytes, 'keep-age': keepAge } = values
-  if (memory) {
-    for (const name of ['data', 'durability', 'keep', 'keep-bytes', 'keep-age'] as const) {
-      if (values[name] !== undefined)
-        throw new UsageError(`--${name} is for history on disk, --memory keeps none there.`)
+  const { data, durability, keep, 'keep-bytes': keepBytes, 'keep-age': keepAge } = values
+  if (data === undefined) {
+    for (const name of ['durability', 'keep', 'keep-bytes', 'keep-age'] as const) {
+      if (values[name] !== undefined) throw new UsageError(`--${name} is for history on disk, it needs --data.`)
     }
     return undefined
   }
-  if (values['max-age'] !== undefined) throw new UsageError('--max-age is for --memory. On disk it is --keep-age.')
   if (data === '') throw new UsageError('--data must be a directory, got "".')
-  const kept: SqliteLogOptions = { path: dataFile(data) }
+  const kept: SqliteLogOptions = { path: path.join(data, 'spillway.db') }
   if (durability !== undefined) kept.durability = choice('--durability', durability, ['power', 'process'])
   if (keep !== undefined) kept.capacity = integer('--keep', keep, 1, Number.MAX_SAFE_INTEGER)
   if (keepBytes !== undefined) kept.maxBytes = size('--keep-bytes', keepBytes, 1, Number.MAX_SAFE_INTEGER)
@@ -146,8 +135,7 @@ async function openHistory(values: Values<typeof options>, log: ServerLog): Prom
     const history = await sqliteLog(kept)
     if (history.lost) {
       const { after, last } = history.lost
-      const lost = span(after, last + 1)
-      log.warn(`History is damaged: ${lost} of ${history.path} are lost. Readers that missed them are told`, {
+      log.warn(`History is damaged: what followed index ${after} up to ${last} is lost. Readers are told`, {
         after,
         last,
       })
@@ -176,9 +164,9 @@ function read(values: Values<typeof options>): ServerOptions {
   return read
 }
 
-function announce(url: string, history: SqliteLog | undefined, json: boolean, log: ServerLog): void {
+function announce(url: string, json: boolean, log: ServerLog): void {
   if (json) {
-    log.info('listening', { url, history: history?.path ?? null })
+    log.info('listening', { url })
     return
   }
   process.stdout.write(
@@ -187,7 +175,6 @@ function announce(url: string, history: SqliteLog | undefined, json: boolean, lo
       `  in a browser     ${url}/`,
       `  in a terminal    spillway tail --url ${url} --from earliest`,
       `  with curl        curl -N '${url}/v1/events?from=earliest'`,
-      `  history          ${history ? `in ${plain(path.resolve(history.path))}` : 'in memory, until the server ends'}`,
     ].join('\n')}\n`,
   )
 }

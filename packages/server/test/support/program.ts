@@ -106,11 +106,9 @@ export async function run(
   return { code, stdout: program.stdout.text, stderr: program.stderr.text }
 }
 
-/** Starts `spillway serve`, on any free port and in memory unless `args` say otherwise, and waits until it listens. */
+/** Starts `spillway serve`, on any free port unless `args` name one, and waits until it listens. */
 export async function serve(t: TestContext, ...args: string[]): Promise<{ server: Program; url: string }> {
-  const port = args.includes('--port') ? [] : ['--port', '0']
-  const memory = args.includes('--data') ? [] : ['--memory']
-  const server = new Program(t, ['serve', ...port, ...memory, ...args])
+  const server = new Program(t, ['serve', ...(args.includes('--port') ? [] : ['--port', '0']), ...args])
   const [, url = ''] = await server.stdout.line(/(http:\/\/[^"\s]+)/)
   return { server, url }
 }
