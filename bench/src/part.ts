@@ -30,7 +30,9 @@ export interface PartScenario {
   readonly id: string
   readonly title: string
   readonly unit: Unit
+  /** More is better. */
   readonly more?: boolean
+  /** Names of what else was seen that belongs beside the figure. */
   readonly shows?: readonly string[]
   readonly contenders: readonly string[]
 }

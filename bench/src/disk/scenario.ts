@@ -1,4 +1,5 @@
-import type { Measured, Unit } from '../scenario.ts'
+import type { PartScenario } from '../part.ts'
+import type { Measured } from '../scenario.ts'
 import type { DiskContender } from './contender.ts'
 
 /** What a measurement is given, in a process of its own. */
@@ -10,13 +11,7 @@ export interface Place {
   readonly quick: boolean
 }
 
-export interface DiskScenario {
-  readonly id: string
-  readonly title: string
-  readonly unit: Unit
-  readonly more?: boolean
-  readonly shows?: readonly string[]
-  readonly contenders: readonly string[]
+export interface DiskScenario extends PartScenario {
   /** How many events must be there before. */
   readonly events?: number
   /** Whose file it is, if not the contender's own. */

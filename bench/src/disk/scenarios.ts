@@ -1,10 +1,10 @@
 import { readdirSync, statSync } from 'node:fs'
 import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import path from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { Worker } from 'node:worker_threads'
 import { settled } from '../gate.ts'
+import { listen } from '../sockets/servers/listen.ts'
 import { median } from '../stats.ts'
 import type { DiskContender, DiskStore } from './contender.ts'
 import { buffer, file, forProcess, memory, ours, plain } from './contenders.ts'
@@ -52,9 +52,7 @@ export const diskScenarios: readonly DiskScenario[] = [
       const store = await openFilled(contender, filled, events)
       const { toNodeHandler } = await import('spillway/node')
       if (!store.broker) throw new Error(`${contender.name} has no sockets.`)
-      const server = createServer(toNodeHandler(store.broker)).listen(0, '127.0.0.1')
-      await new Promise((resolve) => server.once('listening', resolve))
-      const { port } = server.address() as AddressInfo
+      const port = await listen(createServer(toNodeHandler(store.broker)))
       const times: number[] = []
       for (let n = 0; n < replays; n++) times.push(await readBySocket(port, events))
       return { value: events / (median(times) / 1000) }

@@ -1,15 +1,8 @@
-import type { Measured, Unit } from '../scenario.ts'
+import type { PartScenario } from '../part.ts'
+import type { Measured } from '../scenario.ts'
 import type { SocketContender } from './contender.ts'
 
-export interface SocketScenario {
-  readonly id: string
-  readonly title: string
-  readonly unit: Unit
-  /** More is better. */
-  readonly more?: boolean
-  /** Names of what else was seen that belongs beside the figure. */
-  readonly shows?: readonly string[]
-  readonly contenders: readonly string[]
+export interface SocketScenario extends PartScenario {
   /** Rejects with `Cannot` if the contender does not stand it. */
   measure(contender: SocketContender, quick: boolean): Promise<Measured>
 }
