@@ -4,6 +4,7 @@ import type { Clock } from '../core/clock.ts'
 import { parseCursor } from '../core/cursor.ts'
 import { type EventInput, encodeEvents, JsonText, type PendingBatch, type StoredBatch } from '../core/event.ts'
 import type { AppendOptions, Log, LogStart } from '../core/log.ts'
+import { Random } from './random.ts'
 
 /** What a log of the suite is to keep, and by which time. */
 export interface LogLimits {
@@ -780,31 +781,31 @@ function checkReopening(check: Check): void {
 function checkModel(check: Check): void {
   const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 32))
   check(`300 random steps do what a list would do (SEED=${seed})`, async ({ open, reopen, clock }) => {
-    const { below, oneIn } = random(seed)
-    const capacity = 20 + below(100)
+    const random = new Random(seed)
+    const capacity = 20 + random.below(100)
     const model = new Model(capacity)
     let log = await open({ capacity })
     const told = follow(log)
     for (let step = 0; step < 300; step++) {
       const at = `SEED=${seed}, step ${step}`
-      await pass(clock, below(3))
-      const batches = Array.from({ length: 1 + below(3) }, () =>
-        batch(String(below(3)), oneIn(5) ? Math.max(1, model.last + below(6) - 1) : undefined),
+      await pass(clock, random.below(3))
+      const batches = Array.from({ length: 1 + random.below(3) }, () =>
+        batch(String(random.below(3)), random.oneIn(5) ? Math.max(1, model.last + random.below(6) - 1) : undefined),
       )
       const options = {
-        key: oneIn(3) ? `key ${below(20)}` : undefined,
-        expected: oneIn(4) ? Math.max(0, model.last - below(2)) : undefined,
+        key: random.oneIn(3) ? `key ${random.below(20)}` : undefined,
+        expected: random.oneIn(4) ? Math.max(0, model.last - random.below(2)) : undefined,
       }
       const expected = model.append(batches, options, clock.now())
       const got = await log.append(batches, options).catch(({ code, index }) => ({ code, index }))
       assert.deepEqual(got, expected, at)
       model.trim(log.floor)
       assert.deepEqual([log.last, model.isWithin], [model.last, true], at)
-      const after = Math.max(log.floor, below(model.last + 3))
-      assert.deepEqual(keysOf(await readAll(log, after, 1 + below(30))), model.after(after), at)
-      const start = oneIn(2) ? { last: below(capacity + 10) } : { since: clock.now() - below(200) }
+      const after = Math.max(log.floor, random.below(model.last + 3))
+      assert.deepEqual(keysOf(await readAll(log, after, 1 + random.below(30))), model.after(after), at)
+      const start = random.oneIn(2) ? { last: random.below(capacity + 10) } : { since: clock.now() - random.below(200) }
       assert.equal(await firstAfter(log, start), model.firstAfter(start), `${at} ${JSON.stringify(start)}`)
-      if (!oneIn(20)) continue
+      if (!random.oneIn(20)) continue
       const again = await reopen(log)
       if (again !== log) again.follow((batch) => told.push(batch))
       log = again
@@ -1010,17 +1011,4 @@ class TestClock implements Clock {
     this.#timers = this.#timers.filter((timer) => !due.includes(timer))
     for (const { callback } of due) callback()
   }
-}
-
-/** Random decisions that a seed repeats: integers from 0 to below `limit`, and yes once in `n` times. */
-function random(seed: number): { below(limit: number): number; oneIn(n: number): boolean } {
-  let state = seed >>> 0
-  const below = (limit: number): number => {
-    // mulberry32
-    state = (state + 0x6d2b79f5) >>> 0
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
-    return Math.floor((((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32) * limit)
-  }
-  return { below, oneIn: (n) => below(n) === 0 }
 }

@@ -1,14 +1,11 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import path from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { type Client, type FollowedBatch, type FollowedGap, faces, follow, inParallel } from '../support/follower.ts'
 import { post, until } from '../support/http.ts'
+import { logPath, noSqlite } from '../support/log-files.ts'
 import { type Running, start } from '../support/programs.ts'
 import type { Serving } from '../support/serving.ts'
-import { hasSqlite } from '../support/sqlite.ts'
 
 const serving = fileURLToPath(new URL('../support/serving.js', import.meta.url))
 const readers = 1000
@@ -73,11 +70,9 @@ class Reader {
 }
 
 test(`a server with ${readers} readers is killed three times: each reader resumes, and gets every batch once`, {
-  skip: hasSqlite ? false : 'this Node has no SQLite',
+  skip: noSqlite,
 }, async (t) => {
-  const folder = await mkdtemp(path.join(tmpdir(), 'spillway-'))
-  t.after(() => rm(folder, { recursive: true }))
-  const server = new DurableServer(t, path.join(folder, 'log.db'))
+  const server = new DurableServer(t, await logPath(t))
   await server.start()
   const all = Array.from({ length: readers }, (_, n) => new Reader(n))
   t.after(() => {

@@ -119,6 +119,8 @@ class Told {
 
 /** Of thousands of flips in the file itself about one still fails: these run where DAMAGE is set, until that is mended. */
 const notAsked = noSqlite || (process.env.DAMAGE ? false : 'set DAMAGE=1 to flip bits of the file itself')
+const bulk = { skip: noSqlite, timeout: 400_000 }
+const onDemand = { ...bulk, skip: notAsked }
 
 type Refusal = Extract<SpillwayError['code'], `LOG_${string}`>
 
@@ -313,20 +315,14 @@ async function survive(t: TestContext, random: Random, image: Image, damages: re
   }
 }
 
-test('D2: a journal that is cut anywhere loses what is told as lost, and nothing else', {
-  skip: noSqlite,
-  timeout: 400_000,
-}, async (t) => {
+test('D2: a journal that is cut anywhere loses what is told as lost, and nothing else', bulk, async (t) => {
   const random = seededRandom('journal cut')
   const image = await imageOf(t, 'open')
   const tally = await survive(t, random, image, [...cuts(random, image, '-wal', 512, 100), remove('-wal')])
   assert.ok((tally['read with gaps'] ?? 0) > 1000)
 })
 
-test('D2: a bit that flips in the journal never makes another batch', {
-  skip: noSqlite,
-  timeout: 400_000,
-}, async (t) => {
+test('D2: a bit that flips in the journal never makes another batch', bulk, async (t) => {
   const random = seededRandom('bit of the journal')
   const image = await imageOf(t, 'open')
   const header = flips(random, image, '-wal', 100, 32)
@@ -334,10 +330,7 @@ test('D2: a bit that flips in the journal never makes another batch', {
   assert.ok((tally['read with gaps'] ?? 0) > 300)
 })
 
-test('D2: a bit that flips in the file is refused or told, and never makes another batch', {
-  skip: notAsked,
-  timeout: 400_000,
-}, async (t) => {
+test('D2: a bit that flips in the file is refused or told, and never makes another batch', onDemand, async (t) => {
   const random = seededRandom('bit of the file')
   const image = await imageOf(t, 'closed')
   assert.ok(!image.files.has('-wal'))
@@ -346,10 +339,7 @@ test('D2: a bit that flips in the file is refused or told, and never makes anoth
   assert.ok((tally['read with gaps'] ?? 0) > 100)
 })
 
-test('D2: a bit that flips in what stands before a batch in its row is refused or told', {
-  skip: notAsked,
-  timeout: 400_000,
-}, async (t) => {
+test('D2: a bit that flips in what stands before a batch in its row is refused or told', onDemand, async (t) => {
   const random = seededRandom('bit of the head of a row')
   const image = await imageOf(t, 'closed')
   const bytes = image.files.get('') as Buffer
@@ -361,22 +351,19 @@ test('D2: a bit that flips in what stands before a batch in its row is refused o
   await survive(t, random, image, damages)
 })
 
-test('D2: a bit that flips in the file beside a journal is refused or told', {
-  skip: notAsked,
-  timeout: 400_000,
-}, async (t) => {
+test('D2: a bit that flips in the file beside a journal is refused or told', onDemand, async (t) => {
   const random = seededRandom('bit of the file beside a journal')
   const image = await imageOf(t, 'open')
   await survive(t, random, image, flips(random, image, '', 200))
 })
 
-test('D2: a file that is cut is refused or told', { skip: noSqlite, timeout: 400_000 }, async (t) => {
+test('D2: a file that is cut is refused or told', bulk, async (t) => {
   const random = seededRandom('file cut')
   const image = await imageOf(t, 'closed')
   await survive(t, random, image, cuts(random, image, '', 2048, 200))
 })
 
-test('a mark that is damaged or gone loses nothing', { skip: noSqlite, timeout: 400_000 }, async (t) => {
+test('a mark that is damaged or gone loses nothing', bulk, async (t) => {
   const random = seededRandom('mark')
   for (const state of ['open', 'closed'] as const) {
     const image = await imageOf(t, state)
@@ -412,10 +399,7 @@ function encodedAgain(events: readonly { payload: unknown }[]): string {
   return text
 }
 
-test('D2: subscribers of a damaged log get each batch that is whole and are told the others', {
-  skip: noSqlite,
-  timeout: 400_000,
-}, async (t) => {
+test('D2: subscribers of a damaged log get each batch that is whole and are told the others', bulk, async (t) => {
   const random = seededRandom('subscribers of a damaged log')
   const open = await imageOf(t, 'open')
   const closed = await imageOf(t, 'closed')

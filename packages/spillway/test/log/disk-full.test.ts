@@ -1,35 +1,15 @@
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
-import { rmdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
-import { mkdtemp } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { rmSync, statfsSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { type TestContext, test } from 'node:test'
+import { test } from 'node:test'
 import { type Broker, createBroker } from '../../src/core/broker.ts'
 import { SpillwayError } from '../../src/core/errors.ts'
 import { sqliteLog } from '../../src/log/sqlite.ts'
 import { noSqlite } from '../support/log-files.ts'
+import { noDisks, smallDisk } from '../support/small-disk.ts'
 import { withCode } from '../support/waiting.ts'
 
-const isRoot = process.platform === 'linux' && process.getuid?.() === 0
-const skip = noSqlite || (isRoot ? false : 'mounting a small disk takes root on Linux')
-
-/** A disk of `megabytes` in memory, which goes with the test; and the path of a log on it. */
-async function smallDisk(t: TestContext, megabytes: number): Promise<{ folder: string; file: string } | undefined> {
-  const folder = await mkdtemp(path.join(tmpdir(), 'spillway-'))
-  try {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${megabytes}m`, 'spillway-test', folder], { stdio: 'pipe' })
-  } catch (error) {
-    rmdirSync(folder)
-    t.skip(`cannot mount a disk: ${(error as Error).message}`)
-    return undefined
-  }
-  t.after(() => {
-    execFileSync('umount', ['--lazy', folder])
-    rmdirSync(folder)
-  })
-  return { folder, file: path.join(folder, 'log.db') }
-}
+const skip = noSqlite || noDisks
 
 const payload = (n: number) => ({ n, padding: 'x'.repeat(8000) })
 

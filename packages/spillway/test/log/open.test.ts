@@ -1,9 +1,7 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, readdirSync, readFileSync, rmdirSync, statSync, utimesSync, writeFileSync } from 'node:fs'
-import { mkdtemp } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { existsSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
@@ -14,10 +12,10 @@ import { until } from '../support/http.ts'
 import { logPath, noSqlite } from '../support/log-files.ts'
 import type { LogWriterOptions } from '../support/log-writer.ts'
 import { type Running, start } from '../support/programs.ts'
+import { noDisks, smallDisk } from '../support/small-disk.ts'
 import { withCode } from '../support/waiting.ts'
 
 const skip = noSqlite
-const isRoot = process.platform === 'linux' && process.getuid?.() === 0
 const batch = (payload: unknown) => encodeEvents([{ topic: 'T', type: 't', payload }])
 
 /** Another process that holds the log open. */
@@ -78,21 +76,11 @@ test('a path that is a folder is refused', { skip }, async (t) => {
 })
 
 test('a folder that cannot be written is refused, with a log in it or without', {
-  skip: skip || (isRoot ? false : 'mounting takes root on Linux'),
+  skip: skip || noDisks,
 }, async (t) => {
-  const folder = await mkdtemp(path.join(tmpdir(), 'spillway-'))
-  try {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=4m', 'spillway-test', folder], { stdio: 'pipe' })
-  } catch (error) {
-    rmdirSync(folder)
-    t.skip(`cannot mount a disk: ${(error as Error).message}`)
-    return
-  }
-  t.after(() => {
-    execFileSync('umount', ['--lazy', folder])
-    rmdirSync(folder)
-  })
-  const file = path.join(folder, 'log.db')
+  const disk = await smallDisk(t, 4)
+  if (!disk) return
+  const { folder, file } = disk
   const log = await sqliteLog({ path: file })
   await log.append([batch('a')])
   await log.close()

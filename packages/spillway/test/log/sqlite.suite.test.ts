@@ -1,12 +1,9 @@
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import path from 'node:path'
 import { test } from 'node:test'
 import { type SqliteLog, type SqliteLogOptions, sqliteLog } from '../../src/log/sqlite.ts'
 import { type LogLimits, logSuite } from '../../src/testing/index.ts'
-import { hasSqlite } from '../support/sqlite.ts'
+import { logPath, noSqlite } from '../support/log-files.ts'
 
-if (!hasSqlite) test('the log on disk', { skip: 'this Node has no SQLite' }, () => {})
+if (noSqlite) test('the log on disk', { skip: noSqlite }, () => {})
 else {
   const limitsOf = new Map<string, LogLimits>()
   for (const durability of ['power', 'process'] as const) {
@@ -14,9 +11,7 @@ else {
     logSuite(
       `log on disk, ${durability}`,
       async (limits, t) => {
-        const folder = await mkdtemp(path.join(tmpdir(), 'spillway-'))
-        t.after(() => rm(folder, { recursive: true }))
-        const file = path.join(folder, 'log.db')
+        const file = await logPath(t)
         limitsOf.set(file, limits)
         return open({ ...limits, path: file })
       },

@@ -1,21 +1,13 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, rm, stat } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import path from 'node:path'
+import { stat } from 'node:fs/promises'
 import { type TestContext, test } from 'node:test'
 import { createBroker } from '../../src/core/broker.ts'
 import { encodeEvents } from '../../src/core/event.ts'
 import { type SqliteLog, type SqliteLogOptions, sqliteLog } from '../../src/log/sqlite.ts'
-import { hasSqlite } from '../support/sqlite.ts'
+import { logPath, noSqlite } from '../support/log-files.ts'
 import { withCode } from '../support/waiting.ts'
 
-const skip = hasSqlite ? false : 'this Node has no SQLite'
-
-async function folder(t: TestContext): Promise<string> {
-  const made = await mkdtemp(path.join(tmpdir(), 'spillway-'))
-  t.after(() => rm(made, { recursive: true }))
-  return path.join(made, 'log.db')
-}
+const skip = noSqlite
 
 async function opened(t: TestContext, options: SqliteLogOptions): Promise<SqliteLog> {
   const log = await sqliteLog(options)
@@ -26,7 +18,7 @@ async function opened(t: TestContext, options: SqliteLogOptions): Promise<Sqlite
 const batch = (payload: unknown, index?: number) => encodeEvents([{ topic: 'T', type: 't', payload }], index)
 
 test('a history goes on after the file was closed and opened again', { skip }, async (t) => {
-  const file = await folder(t)
+  const file = await logPath(t)
   const first = await opened(t, { path: file })
   await first.append([batch('a'), batch('b', 10)])
   await first.close()
@@ -45,7 +37,7 @@ test('a history goes on after the file was closed and opened again', { skip }, a
 })
 
 test('events come back as they were published, to the byte', { skip }, async (t) => {
-  const log = await opened(t, { path: await folder(t) })
+  const log = await opened(t, { path: await logPath(t) })
   const events = encodeEvents([
     {
       topic: 'Ünï',
@@ -65,7 +57,7 @@ test('events come back as they were published, to the byte', { skip }, async (t)
 test('a reader that is older than memory slides from the file onto the buffer while others publish', {
   skip,
 }, async (t) => {
-  const log = await opened(t, { path: await folder(t), durability: 'process' })
+  const log = await opened(t, { path: await logPath(t), durability: 'process' })
   const broker = createBroker({ log, capacity: 20 })
   const total = 3000
   for (let n = 0; n < 1000; n++) void broker.publish({ topic: 'T', type: 't', payload: n })
@@ -89,7 +81,7 @@ test('a reader that is older than memory slides from the file onto the buffer wh
 })
 
 test('what is beyond the limits goes, and a reader from there is told', { skip }, async (t) => {
-  const log = await opened(t, { path: await folder(t), capacity: 10 })
+  const log = await opened(t, { path: await logPath(t), capacity: 10 })
   const broker = createBroker({ log, capacity: 2 })
   for (let n = 1; n <= 30; n++) await broker.publish({ topic: 'T', type: 't', payload: n })
   assert.equal(log.floor, 20)
@@ -99,7 +91,7 @@ test('what is beyond the limits goes, and a reader from there is told', { skip }
 })
 
 test('a publish is remembered by its id after a restart', { skip }, async (t) => {
-  const file = await folder(t)
+  const file = await logPath(t)
   const first = await opened(t, { path: file })
   assert.deepEqual((await first.append([batch('a')], { key: 'k' })).indexes, [1])
   await first.close()
@@ -111,7 +103,7 @@ test('a publish is remembered by its id after a restart', { skip }, async (t) =>
 })
 
 test('a file that is open cannot be opened by another, also within one process', { skip }, async (t) => {
-  const file = await folder(t)
+  const file = await logPath(t)
   const log = await opened(t, { path: file })
   await assert.rejects(sqliteLog({ path: file }), withCode('LOG_UNUSABLE'))
   assert.deepEqual((await log.append([batch('a')])).indexes, [1])
