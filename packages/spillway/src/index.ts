@@ -7,6 +7,7 @@ export {
   type BrokerStatus,
   createBroker,
   type From,
+  type PublishOptions,
   type SubscribeOptions,
 } from './core/broker.ts'
 export { EventBuffer, type EventBufferOptions, type Position } from './core/buffer.ts'
@@ -29,7 +30,7 @@ export {
 } from './core/event.ts'
 export type { FilterOptions, TopicFilter } from './core/filter.ts'
 export type { BufferItem } from './core/item.ts'
-export type { Log, LogPage } from './core/log.ts'
+export { type Appended, type AppendOptions, keyWindow, type Log, type LogPage, type LogStart } from './core/log.ts'
 export { type MemoryLogOptions, memoryLog } from './core/memory-log.ts'
 export type { BufferReader, Delivery, Follower } from './core/reader.ts'
 export type { Signal } from './core/signal.ts'

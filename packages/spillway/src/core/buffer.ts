@@ -1,5 +1,5 @@
 import { type Clock, systemClock } from './clock.ts'
-import { invalid, SpillwayError, shown } from './errors.ts'
+import { integerOption, invalid, SpillwayError } from './errors.ts'
 import type { Gap } from './event.ts'
 import { BufferItem } from './item.ts'
 import { BufferReader, type Delivery, Follower, type Group, newGroup, type Waiter } from './reader.ts'
@@ -99,16 +99,16 @@ export class EventBuffer<T extends { readonly index: number }> {
 
   /** Throws `CONFIG` that names the option. */
   constructor({ capacity = 0, maxBytes, maxAge, sizeOf, floor = 0, clock = systemClock }: EventBufferOptions<T> = {}) {
-    this.capacity = checkLimit('capacity', capacity, maxCapacity) || defaultCapacity
-    this.#maxBytes = checkLimit('maxBytes', maxBytes ?? 0) || Number.POSITIVE_INFINITY
-    this.#maxAge = checkLimit('maxAge', maxAge ?? 0) || Number.POSITIVE_INFINITY
+    this.capacity = integerOption('capacity', capacity, 0, maxCapacity) || defaultCapacity
+    this.#maxBytes = integerOption('maxBytes', maxBytes ?? 0, 0) || Number.POSITIVE_INFINITY
+    this.#maxAge = integerOption('maxAge', maxAge ?? 0, 0) || Number.POSITIVE_INFINITY
     this.#limited = Boolean(maxBytes || maxAge)
     if (maxBytes && !sizeOf)
       throw new SpillwayError('CONFIG', 'maxBytes needs sizeOf, which tells the size of a batch.')
     this.#sizeOf = maxBytes ? sizeOf : undefined
     this.#clock = clock
     this.#unixOffset = clock.now() - clock.monotonic()
-    this.#newest = checkLimit('floor', floor)
+    this.#newest = integerOption('floor', floor, 0)
     // A full buffer keeps one more than its capacity (see `length`), and a batch enters before the oldest one leaves.
     this.#ring = new Ring(this.capacity + 3, floor, this.#sizeOf !== undefined)
     this.#sentinel = this.#newSentinel()
@@ -563,9 +563,4 @@ interface FollowOptions {
   from?: From
   /** Called once, when the buffer has ended and everything before was delivered. */
   onEnd?: (error: Error) => void
-}
-
-function checkLimit(option: string, value: unknown, most: number = Number.MAX_SAFE_INTEGER): number {
-  if (Number.isSafeInteger(value) && (value as number) >= 0 && (value as number) <= most) return value as number
-  throw new SpillwayError('CONFIG', `${option} must be an integer from 0 to ${most}, got ${shown(value)}.`)
 }

@@ -169,6 +169,17 @@ export function invalid(field: string, must: string, value: unknown): SpillwayEr
   return new SpillwayError('INVALID', `${field} must ${must}, got ${shown(value)}.`)
 }
 
+/** An option that counts. Throws `CONFIG` that names it unless `value` is an integer from `least` to `most`. */
+export function integerOption(
+  option: string,
+  value: unknown,
+  least: number,
+  most: number = Number.MAX_SAFE_INTEGER,
+): number {
+  if (Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most) return value as number
+  throw new SpillwayError('CONFIG', `${option} must be an integer from ${least} to ${most}, got ${shown(value)}.`)
+}
+
 /** `value` as a short piece of an error message: strangers' input must neither flood it nor break its line. */
 export function shown(value: unknown): string {
   if (value === undefined) return 'undefined'

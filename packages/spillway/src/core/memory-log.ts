@@ -74,10 +74,17 @@ class MemoryLog implements Log {
     const kept = this.#kept
     kept.trim()
     const oldest = kept.firstPlace
-    let place = kept.lastPlace + 1
-    if ('last' in start) place = Math.max(place - start.last, oldest)
-    else while (place > oldest && kept.timeAt(place - 1) >= start.since) place--
-    return place > oldest ? kept.indexAt(place - 1) : kept.floor
+    let low = oldest
+    let high = kept.lastPlace + 1
+    if ('last' in start) low = Math.max(high - start.last, oldest)
+    else {
+      while (low < high) {
+        const middle = low + Math.floor((high - low) / 2)
+        if (kept.timeAt(middle) < start.since) low = middle + 1
+        else high = middle
+      }
+    }
+    return low > oldest ? kept.indexAt(low - 1) : kept.floor
   }
 
   follow(listener: (batch: StoredBatch) => void): () => void {

@@ -439,8 +439,8 @@ export class BrokerSubscription implements Subscription {
   async #readPage(): Promise<void> {
     const { log, clock } = this.#source
     const { floor, lost = 0, batches } = await log.read(this.#index, pageLength)
-    // The buffer has more than the log shows: a copy that lags behind. Asking again at once would be a busy loop.
     const gone = Math.max(floor, lost)
+    // The buffer has more than the log shows: a copy that lags behind. Asking again at once would be a busy loop.
     if (batches.length === 0 && gone <= this.#index) await new Promise<void>((resolve) => clock.after(retryMs, resolve))
     this.#page = new WeakRef(batches)
     this.#pageAt = 0

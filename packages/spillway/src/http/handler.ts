@@ -1,14 +1,14 @@
 import { type AnyBroker, type From, LocalBroker } from '../core/broker.ts'
 import { systemClock } from '../core/clock.ts'
 import { formatCursor } from '../core/cursor.ts'
-import { SpillwayError, shown } from '../core/errors.ts'
+import { integerOption, SpillwayError, shown } from '../core/errors.ts'
 import { Filter } from '../core/filter.ts'
 import { type ParsedBatch, parseBatch, parseBatches } from '../wire/publish.ts'
 import { Encoder } from './fan-out/encoder.ts'
 import { FanOut } from './fan-out/fan-out.ts'
 import { EventStream } from './fan-out/stream.ts'
 import { ndjsonFormat, nomadFormat, sseFormat } from './format.ts'
-import { expectedIndex, parseFlag, parseQuery, parseTopics, publishId, single, startOf } from './query.ts'
+import { checkNames, expectedIndex, parseFlag, parseQuery, parseTopics, publishId, single, startOf } from './query.ts'
 
 /** A request as every mount presents it. */
 export interface HandlerRequest {
@@ -128,18 +128,18 @@ class Faces {
   ) {
     this.#broker = broker
     this.#onError = onError
-    this.#stallTimeout = integer('stallTimeout', stallTimeout ?? 30_000, 1, 2 ** 31 - 1)
+    this.#stallTimeout = integerOption('stallTimeout', stallTimeout ?? 30_000, 1, 2 ** 31 - 1)
     this.#nomadStallTimeout = stallTimeout ?? 40_000
-    this.#streamAge = integer('streamAge', streamAge ?? 900_000, 1000, 2 ** 31 - 1)
-    this.#maxStreams = integer('maxStreams', maxStreams ?? 20_000, 1, 2 ** 31 - 1)
-    this.#maxStreamsPerToken = integer('maxStreamsPerToken', maxStreamsPerToken ?? 2 ** 31 - 1, 1, 2 ** 31 - 1)
-    this.#retry = integer('retry', retry ?? 1000, 0, 2 ** 31 - 1)
-    this.#maxBody = integer('maxBody', maxBody ?? mebibyte, 1, 2 ** 30)
+    this.#streamAge = integerOption('streamAge', streamAge ?? 900_000, 1000, 2 ** 31 - 1)
+    this.#maxStreams = integerOption('maxStreams', maxStreams ?? 20_000, 1, 2 ** 31 - 1)
+    this.#maxStreamsPerToken = integerOption('maxStreamsPerToken', maxStreamsPerToken ?? 2 ** 31 - 1, 1, 2 ** 31 - 1)
+    this.#retry = integerOption('retry', retry ?? 1000, 0, 2 ** 31 - 1)
+    this.#maxBody = integerOption('maxBody', maxBody ?? mebibyte, 1, 2 ** 30)
     this.#fanOut = new FanOut(broker, systemClock, {
-      heartbeat: integer('heartbeat', heartbeat ?? 15_000, 100, 30_000),
+      heartbeat: integerOption('heartbeat', heartbeat ?? 15_000, 100, 30_000),
       stallTimeout: this.#stallTimeout,
-      highWaterMark: integer('highWaterMark', highWaterMark ?? 16_384, 1, 2 ** 30),
-      roundInterval: integer('roundInterval', roundInterval ?? 0, 0, 10_000),
+      highWaterMark: integerOption('highWaterMark', highWaterMark ?? 16_384, 1, 2 ** 30),
+      roundInterval: integerOption('roundInterval', roundInterval ?? 0, 0, 10_000),
       report: onError,
     })
     this.#sse = new Encoder(sseFormat(this.#retry))
@@ -169,12 +169,7 @@ class Faces {
 
   async #follow(request: HandlerRequest): Promise<HandlerResponse> {
     const parameters = parseQuery(request.query)
-    for (const name of parameters.keys()) {
-      if (!followParameters.has(name)) {
-        const known = [...followParameters].join(', ')
-        throw new SpillwayError('INVALID', `The query has the unknown parameter ${shown(name)}. Known: ${known}.`)
-      }
-    }
+    checkNames(parameters, followParameters)
     const encoder = this.#negotiate(request.header('accept'))
     const from = startOf(parameters, request.header('last-event-id'))
     const exact = parseFlag('exact', single(parameters, 'exact'))
@@ -356,7 +351,7 @@ interface Wish {
 
 const maxWishes = 1000
 
-const followParameters = new Set(['topic', 'namespace', 'from', 'last', 'exact'])
+const followParameters = ['topic', 'namespace', 'from', 'last', 'exact']
 
 function tokenOf(request: HandlerRequest): string {
   const bearer = /^Bearer +(.*)$/i.exec(request.header('authorization') ?? '')?.[1]
@@ -416,9 +411,4 @@ function json(status: number, value: unknown): HandlerResponse {
     headers: { 'content-type': 'application/json', 'cache-control': 'no-store' },
     body: `${JSON.stringify(value)}\n`,
   }
-}
-
-function integer(option: string, value: unknown, least: number, most: number): number {
-  if (Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most) return value as number
-  throw new SpillwayError('CONFIG', `${option} must be an integer from ${least} to ${most}, got ${shown(value)}.`)
 }

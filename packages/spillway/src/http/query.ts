@@ -17,6 +17,15 @@ export function parseQuery(query: string): Map<string, string[]> {
   return parameters
 }
 
+/** Throws `INVALID` for a parameter that is not among `known`: a misspelt one would go unnoticed. */
+export function checkNames(parameters: ReadonlyMap<string, unknown>, known: readonly string[]): void {
+  for (const name of parameters.keys()) {
+    if (known.includes(name)) continue
+    const names = known.join(', ')
+    throw new SpillwayError('INVALID', `The query has the unknown parameter ${shown(name)}. Known: ${names}.`)
+  }
+}
+
 /** The one value of a parameter. Throws `INVALID` if it is there twice. */
 export function single(parameters: ReadonlyMap<string, readonly string[]>, name: string): string | undefined {
   const values = parameters.get(name)
@@ -52,13 +61,10 @@ export function parseFlag(name: string, value: string | undefined): boolean {
   throw invalid(name, 'be true or false', value)
 }
 
-/** The `expected` of a publish request. Throws `INVALID` for any other parameter: a misspelt one would expect nothing. */
+/** The `expected` of a publish request, which has no other parameter. Throws `INVALID`. */
 export function expectedIndex(query: string): number | undefined {
   const parameters = parseQuery(query)
-  for (const name of parameters.keys()) {
-    if (name !== 'expected')
-      throw new SpillwayError('INVALID', `The query has the unknown parameter ${shown(name)}. Known: expected.`)
-  }
+  checkNames(parameters, ['expected'])
   const expected = single(parameters, 'expected')
   return expected === undefined ? undefined : wholeNumber('expected', expected)
 }

@@ -1,12 +1,12 @@
 import { type Clock, systemClock } from '../core/clock.ts'
 import { digestOf } from '../core/digest.ts'
-import { SpillwayError, shown } from '../core/errors.ts'
+import { integerOption, SpillwayError, shown } from '../core/errors.ts'
 import { type PendingBatch, StoredBatch } from '../core/event.ts'
 import { Followers } from '../core/followers.ts'
 import type { Appended, AppendOptions, Log, LogPage, LogStart } from '../core/log.ts'
 import { batchEnd, decodeBatch, encodeBatch } from './sqlite/codec.ts'
-import { type Question, Thread } from './sqlite/thread.ts'
-import type { Answer } from './sqlite/worker.ts'
+import { Thread } from './sqlite/thread.ts'
+import type { Answer, Question } from './sqlite/worker.ts'
 import type { Bounds, Job, Opened, WriterOptions } from './sqlite/writer.ts'
 
 export interface SqliteLogOptions {
@@ -66,9 +66,9 @@ export async function sqliteLog({ clock = systemClock, ...options }: SqliteLogOp
   const limits: WriterOptions = {
     path,
     durability,
-    capacity: limit('capacity', options.capacity ?? 0),
-    maxBytes: limit('maxBytes', options.maxBytes ?? defaultMaxBytes),
-    maxAge: limit('maxAge', options.maxAge ?? 0),
+    capacity: integerOption('capacity', options.capacity ?? 0, 0) || Number.POSITIVE_INFINITY,
+    maxBytes: integerOption('maxBytes', options.maxBytes ?? defaultMaxBytes, 0) || Number.POSITIVE_INFINITY,
+    maxAge: integerOption('maxAge', options.maxAge ?? 0, 0) || Number.POSITIVE_INFINITY,
   }
   const writer = new Thread({ ...limits, role: 'write' })
   const { opened } = (await writer.opened) as { opened: Opened }
@@ -270,11 +270,6 @@ class FileLog implements SqliteLog {
 
 function tooLarge(bytes: number, most: number): SpillwayError {
   return new SpillwayError('TOO_LARGE', `The batch has ${bytes} bytes, maxBytes is ${most}. Nothing was stored.`)
-}
-
-function limit(option: string, value: number): number {
-  if (Number.isSafeInteger(value) && value >= 0) return value || Number.POSITIVE_INFINITY
-  throw config(option, `an integer from 0 to ${Number.MAX_SAFE_INTEGER}`, value)
 }
 
 function config(option: string, expected: string, value: unknown): SpillwayError {

@@ -1,4 +1,4 @@
-import { closeSync, fsyncSync, openSync, readFileSync, readSync, writeSync } from 'node:fs'
+import { closeSync, constants, fsyncSync, openSync, readFileSync, readSync, writeSync } from 'node:fs'
 import { crc32 } from 'node:zlib'
 
 /** What was acknowledged last, as it stands beside the database. */
@@ -26,9 +26,7 @@ export class MarkFile {
   #turn = 0
 
   constructor(path: string) {
-    this.#file = openSync(path, 'a+')
-    closeSync(this.#file)
-    this.#file = openSync(path, 'r+')
+    this.#file = openSync(path, constants.O_RDWR | constants.O_CREAT)
   }
 
   /** The newer of the slots that are whole. */

@@ -10,8 +10,9 @@ const applicationId = 0x53707779
 const formatVersion = 1
 
 /**
- * The format. One batch is one row, its events as text (as a BLOB it took four times as long to read): `seq` counts batches and shows that none is missing between two rows, `total` counts
- * the bytes of `data` up to and with this row, `time` never falls, `crc` covers all of it.
+ * The format. One batch is one row, its events as text (as a BLOB it took four times as long to read): `seq` counts batches
+ * and shows that none is missing between two rows, `total` counts the bytes of `data` up to and with this row, `time` never
+ * falls, `crc` covers all of it.
  * `state` has one row. `last` and `last_seq` stand behind what was lost, if anything was: no index up to them is given again.
  */
 export const schema: string = `

@@ -1,14 +1,11 @@
 import { Worker } from 'node:worker_threads'
 import { SpillwayError } from '../../core/errors.ts'
-import type { Answer, Failed, Reply, WorkerOptions } from './worker.ts'
+import type { Answer, Failed, Question, Reply, Request, WorkerOptions } from './worker.ts'
 
 interface Waiting {
   resolve(answer: Answer): void
   reject(error: SpillwayError): void
 }
-
-/** What is asked, without the `id` that belongs to the way there. */
-export type Question = { readonly [key: string]: unknown }
 
 /** A thread that works on the file. It keeps the process alive only while something is asked of it. */
 export class Thread {
@@ -33,7 +30,7 @@ export class Thread {
     if (this.#ended) return Promise.reject(this.#ended)
     const id = ++this.#id
     const answer = this.#answerTo(id)
-    this.#worker.postMessage({ id, ...question })
+    this.#worker.postMessage({ id, ...question } satisfies Request)
     return answer
   }
 

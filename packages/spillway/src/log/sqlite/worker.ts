@@ -7,12 +7,14 @@ import type { Bounds, Job, Opened, Outcome, WriterOptions } from './writer.ts'
 
 // One file for both threads of a log: `workerData.role` says which one this is.
 
+export type Question =
+  | { readonly commit: readonly Job[]; readonly now: number }
+  | { readonly read: number; readonly limit: number; readonly maxBytes: number }
+  | { readonly locate: LogStart }
+  | { readonly close: true }
+
 /** Asked of a thread, and answered with the same `id`. */
-export type Request =
-  | { readonly id: number; readonly commit: readonly Job[]; readonly now: number }
-  | { readonly id: number; readonly read: number; readonly limit: number; readonly maxBytes: number }
-  | { readonly id: number; readonly locate: LogStart }
-  | { readonly id: number; readonly close: true }
+export type Request = { readonly id: number } & Question
 
 export interface Failed {
   readonly id: number
@@ -71,7 +73,7 @@ try {
 }
 
 /** Answers each request in turn. */
-function serve(answer: (request: Request) => Answer): void {
+function serve(answer: (question: Question) => Answer): void {
   port.on('message', (request: Request) => {
     const { id } = request
     try {

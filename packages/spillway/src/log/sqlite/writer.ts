@@ -5,8 +5,8 @@ import { newEpoch } from '../../core/cursor.ts'
 import { SpillwayError, shown } from '../../core/errors.ts'
 import { keyWindow } from '../../core/log.ts'
 import { checkExpected, keyReused, nextIndex } from '../../core/memory-log.ts'
-import { bootId, MarkFile } from './mark.ts'
-import { checkHeader, isCorrupt, isWhole, rowCheck, type State, schema, stateCheck, Table } from './table.ts'
+import { bootId, type Mark, MarkFile } from './mark.ts'
+import { checkHeader, isCorrupt, isWhole, type Row, rowCheck, type State, schema, stateCheck, Table } from './table.ts'
 
 export interface WriterOptions {
   readonly path: string
@@ -68,10 +68,10 @@ export class Writer {
   readonly #findKey: StatementSync
   readonly #insertKey: StatementSync
   readonly #boot = bootId()
-  #last: number
-  #seq: number
-  #total: number
-  #time: number
+  #last = 0
+  #seq = 0
+  #total = 0
+  #time = 0
   #keyCount: number
   #failure: string | undefined
 
@@ -79,9 +79,6 @@ export class Writer {
   constructor(options: WriterOptions) {
     const { path, durability } = options
     this.#options = options
-    // Without a lock file nobody has it open, and a file that is not ours is to get no neighbour. With one, looking first
-    // would drop the locks of another connection of this process: closing a file does that.
-    if (!existsSync(`${path}-lock`) && existsSync(path)) tryOn(path, () => checkHeader(path))
     this.#lock = lock(path)
     try {
       if (existsSync(path)) examine(path)
@@ -103,13 +100,12 @@ export class Writer {
       this.#keyCount = (this.#db.prepare('SELECT max(n) - min(n) + 1 AS count FROM keys').get()?.count ?? 0) as number
       this.#mark = new MarkFile(`${path}-mark`)
       this.#state = this.#table.state()
+      const found = this.#mark.read()
+      const mark = found?.epoch === this.#state.epoch ? found : undefined
       const newest = this.#table.newest()
-      this.#last = newest?.idx ?? this.#state.floor
-      this.#seq = newest?.seq ?? this.#state.floor_seq
-      this.#total = newest?.total ?? this.#state.floor_total
-      this.#time = newest?.time ?? 0
-      if (newest && !isWhole(newest)) this.#stepBehindDamage()
-      const lost = this.#findLoss()
+      if (newest && !isWhole(newest)) this.#stepBehind(newest, mark)
+      else this.#standOn(newest)
+      const lost = this.#findLoss(mark)
       this.opened = { epoch: this.#state.epoch, floor: this.#state.floor, last: this.#last, time: this.#time, lost }
       this.#writeMark(false)
       this.#mark.sync()
@@ -242,35 +238,36 @@ export class Writer {
     this.#setState.run(epoch, durability, floor, floor_seq, floor_total, last, last_seq, check)
   }
 
+  /** Goes on after `row`, or after the floor where nothing is kept. */
+  #standOn(row: RowHead | undefined): void {
+    const { floor, floor_seq, floor_total } = this.#state
+    this.#last = row?.idx ?? floor
+    this.#seq = row?.seq ?? floor_seq
+    this.#total = row?.total ?? floor_total
+    this.#time = row?.time ?? 0
+  }
+
   /** The newest row is damaged, so neither its index nor what it counts can be believed; the mark must say what they were. */
-  #stepBehindDamage(): void {
-    const mark = this.#mark.read()
-    const before = this.#db.prepare('SELECT * FROM batches WHERE idx < ? ORDER BY idx DESC LIMIT 1').get(this.#last)
-    const isMarked = mark && mark.epoch === this.#state.epoch
-    if (!isMarked || mark.last < this.#last) {
+  #stepBehind({ idx }: RowHead, mark: Mark | undefined): void {
+    if (!mark || mark.last < idx) {
       throw new SpillwayError('LOG_CORRUPT', `The newest batch of ${this.#options.path} is damaged.`)
     }
-    this.#db.prepare('DELETE FROM batches WHERE idx >= ?').run(this.#last)
-    this.#last = (before?.idx as number) ?? this.#state.floor
-    this.#seq = (before?.seq as number) ?? this.#state.floor_seq
-    this.#total = (before?.total as number) ?? this.#state.floor_total
-    this.#time = (before?.time as number) ?? 0
+    this.#db.prepare('DELETE FROM batches WHERE idx >= ?').run(idx)
+    this.#standOn(this.#table.newest())
   }
 
   /** Compares the database with the mark, and moves on past what is not there: no index is given twice. */
-  #findLoss(): Opened['lost'] {
+  #findLoss(mark: Mark | undefined): Opened['lost'] {
     const state = this.#state
-    const mark = this.#mark.read()
     if (state.last > this.#last) {
       this.#last = state.last
       this.#seq = state.last_seq
     }
     const after = this.#last
-    const isMarked = mark !== undefined && mark.epoch === state.epoch
-    const wasCut = !isMarked || (!mark.isClosed && (mark.boot !== this.#boot || mark.boot === ''))
+    const wasCut = !mark || (!mark.isClosed && (mark.boot !== this.#boot || mark.boot === ''))
     let isChanged = state.durability !== this.#options.durability
     let lost: Opened['lost']
-    if (isMarked && mark.last > after) {
+    if (mark && mark.last > after) {
       lost = { after, last: mark.last }
       this.#last = state.last = mark.last
       this.#seq = state.last_seq = Math.max(mark.seq, this.#seq) + 1
@@ -311,12 +308,7 @@ export class Writer {
   }
 }
 
-interface RowHead {
-  idx: number
-  seq: number
-  total: number
-  time: number
-}
+type RowHead = Pick<Row, 'idx' | 'seq' | 'total' | 'time'>
 
 function keyCheck(key: string, digest: number, indexes: string): number {
   return crc32(`${key}\n${digest}\n${indexes}`)
@@ -326,6 +318,9 @@ function keyCheck(key: string, digest: number, indexes: string): number {
 function lock(path: string): DatabaseSync {
   let db: DatabaseSync | undefined
   try {
+    // Without a lock file nobody has it open, and a file that is not ours is to get no neighbour. With one, looking first
+    // would drop the locks of another connection of this process: closing a file does that.
+    if (!existsSync(`${path}-lock`) && existsSync(path)) checkHeader(path)
     db = new DatabaseSync(`${path}-lock`)
     db.exec('PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE')
     return db
@@ -371,14 +366,6 @@ function examine(path: string): void {
     new Table(db).state()
   } finally {
     db.close()
-  }
-}
-
-function tryOn(path: string, look: () => void): void {
-  try {
-    look()
-  } catch (error) {
-    throw problem(error, path)
   }
 }
 
