@@ -226,10 +226,8 @@ class FileLog implements SqliteLog {
   }
 
   async #read(after: number, limit: number): Promise<LogPage> {
-    const { page } = (await this.#askReader({ read: after, limit, maxBytes: pageBytes })) as Extract<
-      Answer,
-      { page: unknown }
-    >
+    const question = { read: after, limit, maxBytes: pageBytes, last: this.last }
+    const { page } = (await this.#askReader(question)) as Extract<Answer, { page: unknown }>
     const { floor, lost, indexes, sizes, text } = page
     const texts = text.split(batchEnd)
     const batches = indexes.map((index, n) => {

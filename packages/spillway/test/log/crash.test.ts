@@ -59,7 +59,7 @@ test('D1: what was acknowledged survives 200 kills at any moment under load: who
     const reader = new Reader(path)
     const readFrom = (from: number, to: number, limit: number): void => {
       for (let after = from; after < to; ) {
-        const { floor, lost, rows } = reader.read(after, limit, 2 ** 20)
+        const { floor, lost, rows } = reader.read(after, limit, 2 ** 20, last)
         assert.deepEqual([floor, lost], [0, 0])
         assert.equal(rows[0]?.idx, after + 1)
         for (const { idx, data } of rows) if (idx <= to) check(idx, Buffer.from(data).toString())

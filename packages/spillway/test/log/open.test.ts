@@ -220,7 +220,7 @@ test('a clock that was set back by an hour changes neither the order nor what is
   await pass(clock, 4)
   await log.append([batch(4)])
   const reader = new Reader(file)
-  const { rows } = reader.read(0, 10, 2 ** 20)
+  const { rows } = reader.read(0, 10, 2 ** 20, log.last)
   reader.close()
   assert.deepEqual(
     rows.map(({ idx, time }) => [idx, (time - began) / minute]),

@@ -17,8 +17,8 @@ export class Reader {
   }
 
   /** Throws `LOG_CORRUPT` or `LOG_FAILED`. */
-  read(after: number, limit: number, maxBytes: number): RowPage {
-    return this.#try(() => this.#table.read(after, limit, maxBytes))
+  read(after: number, limit: number, maxBytes: number, last: number): RowPage {
+    return this.#try(() => this.#table.read(after, limit, maxBytes, last))
   }
 
   /** Throws `LOG_CORRUPT` or `LOG_FAILED`. */

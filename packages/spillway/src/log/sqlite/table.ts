@@ -1,5 +1,5 @@
 import { closeSync, openSync, readSync } from 'node:fs'
-import type { DatabaseSync, StatementSync } from 'node:sqlite'
+import { DatabaseSync, type StatementSync } from 'node:sqlite'
 import { crc32 } from 'node:zlib'
 import { SpillwayError } from '../../core/errors.ts'
 import type { LogStart } from '../../core/log.ts'
@@ -58,6 +58,8 @@ export interface RowPage {
 /** How many rows are read in one step. */
 const firstStep = 16
 const longestStep = 512
+/** How many of the newest rows are looked for when a log is opened: more than a page has of the smallest. */
+const tailLength = 256
 
 const head = new Float64Array(4)
 const headBytes = new Uint8Array(head.buffer)
@@ -101,6 +103,17 @@ export function checkHeader(path: string): number {
   return pageSize === 1 ? 65_536 : Math.max(pageSize, 512)
 }
 
+/** Throws `LOG_CORRUPT` for a file whose tables are not {@link schema}: its rows would be read as something else. */
+export function checkSchema(db: DatabaseSync): void {
+  const ours = new DatabaseSync(':memory:')
+  ours.exec(schema)
+  const [wanted, found] = [ours, db].map((one) => JSON.stringify(one.prepare(schemaText).all()))
+  ours.close()
+  if (found !== wanted) throw new SpillwayError('LOG_CORRUPT', 'What the file says of its tables is damaged.')
+}
+
+const schemaText = 'SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name'
+
 /** Whether what SQLite threw says that the file is damaged: its own codes, or a number that no column ever had. */
 export function isCorrupt(error: unknown): boolean {
   const { code, errcode = 0 } = error as { code?: string; errcode?: number }
@@ -115,16 +128,20 @@ export class Table {
   readonly #after: StatementSync
   readonly #newest: StatementSync
   readonly #from: StatementSync
+  readonly #one: StatementSync
+  readonly #tail: StatementSync
 
   constructor(db: DatabaseSync) {
     this.#db = db
+    this.#one = db.prepare('SELECT 1 FROM batches WHERE idx = ?')
+    this.#tail = db.prepare('SELECT idx FROM batches ORDER BY idx DESC LIMIT ?')
     this.#state = db.prepare('SELECT * FROM state')
     this.#upTo = db.prepare(
       'SELECT idx, seq, total, time, crc, data FROM batches WHERE idx <= ? ORDER BY idx DESC LIMIT 1',
     )
     this.#after = db.prepare('SELECT idx, seq, total, time, crc, data FROM batches WHERE idx > ? ORDER BY idx LIMIT ?')
-    this.#newest = db.prepare('SELECT idx, seq, total, time, crc, data FROM batches ORDER BY idx DESC LIMIT 1')
-    this.#from = db.prepare('SELECT idx, seq, time FROM batches WHERE idx >= ? ORDER BY idx LIMIT 1')
+    this.#newest = db.prepare('SELECT idx, seq, total, time, crc, data FROM batches ORDER BY idx DESC')
+    this.#from = db.prepare('SELECT idx, seq, total, time, crc, data FROM batches WHERE idx >= ? ORDER BY idx')
   }
 
   /** Throws `LOG_CORRUPT`. */
@@ -134,15 +151,35 @@ export class Table {
     throw new SpillwayError('LOG_CORRUPT', 'The state of the log is damaged.')
   }
 
-  newest(): Row | undefined {
-    return this.#newest.get() as unknown as Row | undefined
+  /** The newest batch that is whole, and the highest index that a damaged row behind it seems to have. */
+  newest(): { row: Row | undefined; damaged: number | undefined } {
+    let damaged: number | undefined
+    for (const row of this.#newest.iterate() as Iterable<unknown> as Iterable<Row>) {
+      if (isWhole(row)) return { row, damaged }
+      damaged = Math.max(damaged ?? 0, row.idx)
+    }
+    return { row: undefined, damaged }
   }
 
-  /** At most `limit` rows and about `maxBytes`, but one at least if there is one. */
-  read(after: number, limit: number, maxBytes: number): RowPage {
+  /**
+   * Throws `LOG_CORRUPT` where the newest rows are not found by their index: what is appended behind them might not be found
+   * either. SQLite keeps no checks of its own, so a flipped bit can send its searches astray.
+   */
+  checkTail(): void {
+    let next = Number.POSITIVE_INFINITY
+    for (const { idx } of this.#tail.iterate(tailLength) as Iterable<unknown> as Iterable<{ idx: number }>) {
+      if (idx >= next || !this.#one.get(idx)) {
+        throw new SpillwayError('LOG_CORRUPT', `The table of batches is damaged at index ${idx}.`)
+      }
+      next = idx
+    }
+  }
+
+  /** At most `limit` rows and about `maxBytes`, but one at least if there is one. `last` is the newest index that was acknowledged. */
+  read(after: number, limit: number, maxBytes: number, last: number): RowPage {
     this.#db.exec('BEGIN')
     try {
-      return this.#read(after, limit, maxBytes)
+      return this.#read(after, limit, maxBytes, last)
     } finally {
       this.#db.exec('COMMIT')
     }
@@ -151,7 +188,7 @@ export class Table {
   /** The index that a reader starts after. */
   locate(start: LogStart): number {
     const { floor, last } = this.state()
-    const newest = this.newest()
+    const { row: newest } = this.newest()
     if (!newest) return Math.max(floor, last)
     const isBefore: (row: { seq: number; time: number }) => boolean =
       'last' in start ? ({ seq }) => seq <= newest.seq - start.last : ({ time }) => time < start.since
@@ -160,14 +197,21 @@ export class Table {
     let high = newest.idx
     while (low < high) {
       const middle = low + Math.ceil((high - low) / 2)
-      const row = this.#from.get(middle) as { idx: number; seq: number; time: number } | undefined
-      if (row && isBefore(row)) low = row.idx
+      const row = this.#wholeFrom(middle)
+      if (row && row.idx <= high && isBefore(row)) low = row.idx
       else high = middle - 1
     }
     return low
   }
 
-  #read(after: number, limit: number, maxBytes: number): RowPage {
+  #wholeFrom(index: number): Row | undefined {
+    for (const row of this.#from.iterate(index) as Iterable<unknown> as Iterable<Row>) {
+      if (isWhole(row)) return row
+    }
+    return undefined
+  }
+
+  #read(after: number, limit: number, maxBytes: number, last: number): RowPage {
     const state = this.state()
     const start = Math.max(after, state.floor)
     const rows: Row[] = []
@@ -183,8 +227,7 @@ export class Table {
       // Told at the start of a page of its own.
       if ((isDamaged || row.seq !== expected) && rows.length > 0) break
       if (isDamaged) {
-        // Its index cannot be believed either, but the next row that is whole says up to where.
-        lost = Math.max(lost, row.idx)
+        // Its index cannot be believed either: the next row that is whole says up to where.
         expected = Number.NaN
         continue
       }
@@ -195,7 +238,7 @@ export class Table {
       bytes += row.data.length
       if (rows.length >= limit || bytes >= maxBytes) break
     }
-    if (rows.length === 0 && state.last > Math.max(start, at)) lost = state.last
+    if (rows.length === 0 && last > start) lost = last
     return { floor: state.floor, lost, rows }
   }
 
@@ -208,6 +251,11 @@ export class Table {
       yield* rows
       const last = rows.at(-1)
       if (!last || rows.length < Math.min(step, limit)) return
+      if (!isWhole(last)) {
+        // Nobody knows which index it had: on from where it stands.
+        yield* walk(this.#after.iterate(at, -1), rows.length)
+        return
+      }
       at = last.idx
       const bytes = rows.reduce((sum, { data }) => sum + (data?.length || 0), 1)
       step = Math.max(1, Math.min(Math.floor((maxBytes / bytes) * rows.length), longestStep))
@@ -220,5 +268,12 @@ export class Table {
     const [at, seq] = last <= index && last > floor ? [last, last_seq] : [floor, floor_seq]
     if (!row || row.idx <= at) return seq
     return isWhole(row) && row.idx <= index ? row.seq : Number.NaN
+  }
+}
+
+function* walk(rows: Iterable<unknown>, behind: number): Generator<Row> {
+  let n = 0
+  for (const row of rows) {
+    if (n++ >= behind) yield row as Row
   }
 }

@@ -9,7 +9,7 @@ import type { Bounds, Job, Opened, Outcome, WriterOptions } from './writer.ts'
 
 export type Question =
   | { readonly commit: readonly Job[]; readonly now: number }
-  | { readonly read: number; readonly limit: number; readonly maxBytes: number }
+  | { readonly read: number; readonly limit: number; readonly maxBytes: number; readonly last: number }
   | { readonly locate: LogStart }
   | { readonly close: true }
 
@@ -61,7 +61,10 @@ try {
   } else {
     const reader = new Reader(options.path)
     serve((request) => {
-      if ('read' in request) return { page: joined(reader.read(request.read, request.limit, request.maxBytes)) }
+      if ('read' in request) {
+        const { read, limit, maxBytes, last } = request
+        return { page: joined(reader.read(read, limit, maxBytes, last)) }
+      }
       if ('locate' in request) return { located: reader.locate(request.locate) }
       reader.close()
       return { closed: true }

@@ -6,7 +6,17 @@ import { SpillwayError, shown } from '../../core/errors.ts'
 import { keyWindow } from '../../core/log.ts'
 import { checkExpected, keyReused, nextIndex } from '../../core/memory-log.ts'
 import { bootId, type Mark, MarkFile } from './mark.ts'
-import { checkHeader, isCorrupt, isWhole, type Row, rowCheck, type State, schema, stateCheck, Table } from './table.ts'
+import {
+  checkHeader,
+  checkSchema,
+  isCorrupt,
+  type Row,
+  rowCheck,
+  type State,
+  schema,
+  stateCheck,
+  Table,
+} from './table.ts'
 
 export interface WriterOptions {
   readonly path: string
@@ -93,7 +103,7 @@ export class Writer {
         'UPDATE state SET epoch = ?, durability = ?, floor = ?, floor_seq = ?, floor_total = ?, last = ?, last_seq = ?, crc = ?',
       )
       this.#insert = this.#db.prepare('INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?)')
-      this.#oldest = this.#db.prepare('SELECT idx, seq, total, time FROM batches ORDER BY idx LIMIT ?')
+      this.#oldest = this.#db.prepare('SELECT idx, seq, total, time FROM batches WHERE idx > ? ORDER BY idx LIMIT ?')
       this.#remove = this.#db.prepare('DELETE FROM batches WHERE idx <= ?')
       this.#findKey = this.#db.prepare('SELECT digest, indexes, crc FROM keys WHERE key = ?')
       this.#insertKey = this.#db.prepare('INSERT OR REPLACE INTO keys (key, digest, indexes, crc) VALUES (?, ?, ?, ?)')
@@ -102,9 +112,13 @@ export class Writer {
       this.#state = this.#table.state()
       const found = this.#mark.read()
       const mark = found?.epoch === this.#state.epoch ? found : undefined
-      const newest = this.#table.newest()
-      if (newest && !isWhole(newest)) this.#stepBehind(newest, mark)
-      else this.#standOn(newest)
+      const { row, damaged } = this.#table.newest()
+      // Behind a damaged row only the mark says which indexes were given, and what is appended must not meet it.
+      if (damaged !== undefined && !(mark && mark.last >= damaged)) {
+        throw new SpillwayError('LOG_CORRUPT', `The newest batch of ${path} is damaged.`)
+      }
+      this.#table.checkTail()
+      this.#standOn(row)
       const lost = this.#findLoss(mark)
       this.opened = { epoch: this.#state.epoch, floor: this.#state.floor, last: this.#last, time: this.#time, lost }
       this.#writeMark(false)
@@ -215,21 +229,48 @@ export class Writer {
   /** Each limit may be passed by a 64th before a slice goes: to remove one for each that comes would cost a page a time. */
   #trim(now: number, most: number): void {
     const { capacity, maxBytes, maxAge } = this.#options
-    const state = this.#state
-    const kept = this.#seq - state.floor_seq
-    const bytes = this.#total - state.floor_total
+    const { floor, floor_seq, floor_total } = this.#state
+    const kept = this.#seq - floor_seq
+    const bytes = this.#total - floor_total
     const isOver = kept > capacity + Math.floor(capacity / 64) || bytes > maxBytes + Math.floor(maxBytes / 64)
     if (!isOver && maxAge === Number.POSITIVE_INFINITY) return
+    let newest: RowHead = { idx: floor, seq: floor_seq, total: floor_total, time: 0 }
+    let row: RowHead | undefined
+    let seen = 0
     let removed = 0
-    for (const { idx, seq, total, time } of this.#oldest.iterate(most) as Iterable<unknown> as Iterable<RowHead>) {
-      const isExcess = this.#seq - state.floor_seq > capacity || this.#total - state.floor_total > maxBytes
-      if (!(isOver && isExcess) && !(now - time > maxAge)) break
-      Object.assign(state, { floor: idx, floor_seq: seq, floor_total: total })
-      removed++
+    for (const next of this.#heads(floor, most + 1)) {
+      // One that does not stand between its neighbours is damaged: removing up to its index could take any others.
+      if (row && isBefore(newest, row) && isBefore(row, next)) {
+        const isExcess = this.#seq - newest.seq > capacity || this.#total - newest.total > maxBytes
+        if (!(isOver && isExcess) && !(now - row.time > maxAge)) break
+        newest = row
+        removed = seen
+      }
+      row = next
+      seen++
     }
     if (removed === 0) return
-    this.#remove.run(state.floor)
+    const { changes } = this.#remove.run(newest.idx)
+    // It ended at an index that a flip made too high.
+    if (changes < removed) this.#removeEach(floor, newest.idx, removed)
+    Object.assign(this.#state, { floor: newest.idx, floor_seq: newest.seq, floor_total: newest.total })
     this.#saveState()
+  }
+
+  /** The oldest rows; if these are all, then what the next one would be. */
+  *#heads(floor: number, most: number): Generator<RowHead> {
+    let count = 0
+    for (const row of this.#oldest.iterate(floor, most) as Iterable<unknown> as Iterable<RowHead>) {
+      yield row
+      count++
+    }
+    if (count < most) yield { idx: this.#last + 1, seq: this.#seq + 1, total: this.#total, time: this.#time }
+  }
+
+  #removeEach(floor: number, upTo: number, count: number): void {
+    const remove = this.#db.prepare('DELETE FROM batches WHERE idx = ?')
+    const rows = this.#oldest.all(floor, count) as unknown as RowHead[]
+    for (const { idx } of rows) if (idx <= upTo) remove.run(idx)
   }
 
   #saveState(): void {
@@ -245,15 +286,6 @@ export class Writer {
     this.#seq = row?.seq ?? floor_seq
     this.#total = row?.total ?? floor_total
     this.#time = row?.time ?? 0
-  }
-
-  /** The newest row is damaged, so neither its index nor what it counts can be believed; the mark must say what they were. */
-  #stepBehind({ idx }: RowHead, mark: Mark | undefined): void {
-    if (!mark || mark.last < idx) {
-      throw new SpillwayError('LOG_CORRUPT', `The newest batch of ${this.#options.path} is damaged.`)
-    }
-    this.#db.prepare('DELETE FROM batches WHERE idx >= ?').run(idx)
-    this.#standOn(this.#table.newest())
   }
 
   /** Compares the database with the mark, and moves on past what is not there: no index is given twice. */
@@ -310,6 +342,10 @@ export class Writer {
 
 type RowHead = Pick<Row, 'idx' | 'seq' | 'total' | 'time'>
 
+function isBefore(one: RowHead, next: RowHead): boolean {
+  return one.idx < next.idx && one.seq < next.seq && one.total <= next.total && one.time <= next.time
+}
+
 function keyCheck(key: string, digest: number, indexes: string): number {
   return crc32(`${key}\n${digest}\n${indexes}`)
 }
@@ -363,6 +399,7 @@ function examine(path: string): void {
   }
   const db = new DatabaseSync(path, { readOnly: true })
   try {
+    checkSchema(db)
     new Table(db).state()
   } finally {
     db.close()
