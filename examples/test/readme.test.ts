@@ -18,7 +18,7 @@ let url = ''
 
 before(async () => {
   const bin = fileURLToPath(new URL('packages/server/dist/bin.js', root))
-  server = spawn(process.execPath, [bin, 'serve', '--source', 'host', '--port', '0'], {
+  server = spawn(process.execPath, [bin, 'serve', '--source', 'host', '--memory', '--port', '0'], {
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   let said = ''

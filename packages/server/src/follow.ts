@@ -7,8 +7,10 @@ export interface FollowOptions {
   /** `topic` or `topic:key`. None: everything. */
   readonly topics: readonly string[]
   readonly namespaces: readonly string[]
-  /** `latest`, `earliest` or a cursor. */
+  /** `latest`, `earliest`, a cursor or a time of RFC 3339. */
   readonly from: string
+  /** Start with the newest so many batches, in place of `from`. */
+  readonly last?: number
   readonly signal?: AbortSignal
   /** Told when the connection is lost, and when it stands again. */
   readonly onNotice?: (notice: string) => void
@@ -158,8 +160,9 @@ async function* connection(options: FollowOptions, place: Place): AsyncGenerator
   }
 }
 
-function queryOf({ topics, namespaces, from }: FollowOptions, { cursor }: Place): string {
-  const query = new URLSearchParams({ from: cursor ?? from })
+function queryOf({ topics, namespaces, from, last }: FollowOptions, { cursor }: Place): string {
+  const isByCount = cursor === undefined && last !== undefined
+  const query = new URLSearchParams(isByCount ? { last: String(last) } : { from: cursor ?? from })
   for (const topic of topics) query.append('topic', topic)
   for (const namespace of namespaces) query.append('namespace', namespace)
   return query.toString()

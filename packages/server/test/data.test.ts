@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { event, publish } from './support/events.ts'
-import { run, serve } from './support/program.ts'
+import { event, gist, publish } from './support/events.ts'
+import { Program, run, serve } from './support/program.ts'
 
 async function folder(t: TestContext): Promise<string> {
   const made = await mkdtemp(path.join(tmpdir(), 'spillway-'))
@@ -67,8 +67,34 @@ test('a directory that is in use, is none, or holds what is not ours ends with 1
   assert.equal(await readFile(other, 'utf8'), 'not a database')
 })
 
-test('options for history on disk need --data', async (t) => {
-  const { code, stderr } = await run(t, ['serve', '--keep', '5'])
-  assert.equal(code, 2)
-  assert.match(stderr, /--keep is for history on disk, it needs --data\./)
+test('without --data history is in ./spillway-data, and with --memory nowhere', async (t) => {
+  const cwd = await mkdtemp(path.join(tmpdir(), 'spillway-'))
+  t.after(() => rm(cwd, { recursive: true, force: true }))
+  const inMemory = new Program(t, ['serve', '--memory', '--port', '0'], { cwd })
+  await inMemory.stdout.line(/history +in memory, until the server ends/)
+  assert.deepEqual(await readdir(cwd), [])
+  const server = new Program(t, ['serve', '--port', '0'], { cwd })
+  await server.stdout.line(/history +in .*spillway-data\/spillway\.db/)
+  assert.deepEqual(await readdir(cwd), ['spillway-data'])
+})
+
+test('publish --id is stored once, --expected only there, and tail --last and --from <time> start where they say', async (t) => {
+  const { url } = await serve(t)
+  const started = new Date().toISOString()
+  const one = ['publish', '--url', url, '--topic', 'T', '--type', 't', '--key']
+  const first = await run(t, [...one, 'a', '--id', 'x', '--expected', '0'])
+  const again = await run(t, [...one, 'a', '--id', 'x', '--expected', '0'])
+  assert.equal(JSON.parse(again.stdout).index, 1)
+  assert.deepEqual([first.code, again.code], [0, 0])
+  const other = await run(t, [...one, 'b', '--id', 'x'])
+  assert.equal(other.code, 1)
+  assert.match(other.stderr, /KEY_REUSED|same key|other events/i)
+  const late = await run(t, [...one, 'b', '--expected', '0'])
+  assert.equal(late.code, 1)
+  assert.match(late.stderr, /index is 1/)
+  await run(t, [...one, 'b', '--expected', '1'])
+  const last = await run(t, ['tail', '--url', url, '--last', '1', '--count', '1', '--json'])
+  assert.deepEqual(last.stdout.trim().split('\n').map(gist), ['b'])
+  const since = await run(t, ['tail', '--url', url, '--from', started, '--count', '2', '--json'])
+  assert.deepEqual(since.stdout.trim().split('\n').map(gist), ['a', 'b'])
 })

@@ -5,7 +5,7 @@ import { test } from 'node:test'
 import { packageFolder } from '../src/package.ts'
 import { run } from './support/program.ts'
 
-const commands = ['serve', 'publish', 'tail', 'status']
+const commands = ['serve', 'publish', 'tail', 'status', 'inspect', 'export', 'import']
 
 test('without arguments, with help and with --help the commands are explained', async (t) => {
   for (const args of [[], ['help'], ['--help'], ['-h']]) {
@@ -28,7 +28,7 @@ for (const command of commands) {
     assert.equal(code, 0)
     assert.equal(stderr, '')
     assert.match(stdout, new RegExp(`Usage:\n  spillway ${command}`))
-    assert.match(stdout, /Options:\n {2}--/)
+    assert.match(stdout, /Options:\n {2}-/)
     assert.match(stdout, new RegExp(`Examples:\n  spillway ${command}`))
     for (const line of stdout.split('\n')) assert.ok(line.length <= 100, line)
     assert.equal((await run(t, ['help', command])).stdout, stdout)
@@ -56,6 +56,15 @@ const wrong: [args: string[], message: RegExp][] = [
   [['serve', '--heartbeat', '5m'], /--heartbeat must be milliseconds from 100 to 30000/],
   [['serve', '--stall-timeout', '0'], /--stall-timeout must be/],
   [['serve', '--max-body', '-'], /--max-body must be/],
+  [['serve', '--data', ''], /--data must be a directory, got ""/],
+  [['serve', '--memory', '--data', 'x'], /--data is for history on disk, --memory keeps none there/],
+  [['serve', '--memory', '--keep', '5'], /--keep is for history on disk/],
+  [['serve', '--max-age', '5m'], /--max-age is for --memory\. On disk it is --keep-age/],
+  [['serve', '--keep-age', 'x'], /--keep-age must be milliseconds/],
+  [['serve', '--durability', 'none'], /--durability must be power or process, got "none"/],
+  [['inspect'], /<dir> is required/],
+  [['export', 'a', 'b'], /Unexpected argument "b"/],
+  [['import', '--force', 'x'], /Unknown option --force/],
   [['serve', '--source', 'disk'], /--source must be host or none, got "disk"/],
   [['serve', '--source', 'host', '--source', 'none'], /--source may be given once/],
   [['serve', '--json=yes'], /--json takes no value, got "yes"/],
@@ -67,8 +76,13 @@ const wrong: [args: string[], message: RegExp][] = [
   [['publish', '--topic', 'T', '--type', 't', '--payload', '{'], /--payload must be JSON, got "\{"/],
   [['publish', '--topic', 'T', '--type', 't', '--payload', '1', '--payload-file', '-'], /exclude each other/],
   [['tail', '--topic', ':k'], /--topic must be a topic or topic:key, got ":k"/],
+  [['publish', '--topic', 'T', '--type', 't', '--expected', '-'], /--expected must be an integer from 0/],
+  [['publish', '--topic', 'T', '--type', 't', '--id', 'a b'], /--id must be visible ASCII/],
+  [['publish', '--id', 'a'], /--topic is required/],
+  [['tail', '--last', '-3'], /--last must be an integer from 0/],
+  [['tail', '--last', '3', '--from', 'earliest'], /--from and --last exclude each other/],
   [['tail', '--count', '0'], /--count must be an integer from 1/],
-  [['tail', '--from', ''], /--from must be latest, earliest or a cursor/],
+  [['tail', '--from', ''], /--from must be latest, earliest, a cursor or a time/],
   [['tail', '--json', '--pretty'], /--json and --pretty exclude each other/],
   [['tail', '--url', 'localhost:1'], /--url must be a URL such as/],
   [['status', '--url', 'http://user:secret@localhost'], /--url must not hold a name or password/],

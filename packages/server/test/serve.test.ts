@@ -11,10 +11,11 @@ async function textOf(response: Response): Promise<string> {
 
 test('serve says where it listens and how to follow it', async (t) => {
   const { server, url } = await serve(t)
-  await server.stdout.first(4)
+  await server.stdout.first(5)
   assert.match(server.stdout.text, new RegExp(`^Spillway listens on ${url}\n`))
   assert.ok(server.stdout.text.includes(`curl -N '${url}/v1/events?from=earliest'`))
   assert.ok(server.stdout.text.includes(`${url}/\n`))
+  assert.match(server.stdout.text, /^ {2}history +in memory, until the server ends$/m)
   assert.equal(server.stderr.text, '')
 })
 
@@ -60,14 +61,14 @@ test('a server that waits for a connection ends within 5 s, or at once with 1 on
 test('a port in use is said to be, and ends with 1', async (t) => {
   const { url } = await serve(t)
   const { port } = new URL(url)
-  const { code, stdout, stderr } = await run(t, ['serve', '--port', port])
+  const { code, stdout, stderr } = await run(t, ['serve', '--memory', '--port', port])
   assert.equal(code, 1)
   assert.equal(stdout, '')
   assert.match(stderr, new RegExp(`^spillway serve: Port ${port} of 127\\.0\\.0\\.1 is in use\\..*--port`))
 })
 
 test('an address of another machine is refused with 1', async (t) => {
-  const { code, stderr } = await run(t, ['serve', '--port', '0', '--host', '192.0.2.1'])
+  const { code, stderr } = await run(t, ['serve', '--memory', '--port', '0', '--host', '192.0.2.1'])
   assert.equal(code, 1)
   assert.match(stderr, /--host 192\.0\.2\.1 is not an address of this machine/)
 })
@@ -78,7 +79,7 @@ test('listening beyond this machine warns that there is no access control', asyn
 })
 
 test('with --json every line is an object, and the first says where it listens', async (t) => {
-  const server = new Program(t, ['serve', '--port', '0', '--json', '--host', '0.0.0.0'])
+  const server = new Program(t, ['serve', '--memory', '--port', '0', '--json', '--host', '0.0.0.0'])
   const [first = '', second = ''] = await server.stdout.first(2)
   const { level, msg, url } = JSON.parse(first)
   assert.deepEqual({ level, msg }, { level: 'info', msg: 'listening' })

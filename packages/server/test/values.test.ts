@@ -102,6 +102,12 @@ test('progress is shown on a terminal, after a second, five times a second, and 
   assert.equal(written, '\r\u001b[Kfirst\r\u001b[Ka line t…\r\u001b[K')
 
   written = ''
+  const wide = new Progress({ isTTY: true, columns: 60, write }, () => time)
+  time += 1000
+  wide.show('half of it', 0.5)
+  assert.equal(written, '\r\u001b[K[############............]  50% half of it')
+
+  written = ''
   const piped = new Progress({ write }, () => time)
   time = 10_000
   piped.show('nobody looks')

@@ -30,8 +30,17 @@ export {
 } from './core/event.ts'
 export type { FilterOptions, TopicFilter } from './core/filter.ts'
 export type { BufferItem } from './core/item.ts'
-export { type Appended, type AppendOptions, keyWindow, type Log, type LogPage, type LogStart } from './core/log.ts'
+export {
+  type Appended,
+  type AppendOptions,
+  type HistoryBatch,
+  keyWindow,
+  type Log,
+  type LogPage,
+  type LogStart,
+} from './core/log.ts'
 export { type MemoryLogOptions, memoryLog } from './core/memory-log.ts'
 export type { BufferReader, Delivery, Follower } from './core/reader.ts'
 export type { Signal } from './core/signal.ts'
 export type { Subscription } from './core/subscription.ts'
+export { formatHistoryLine, parseHistoryLine } from './wire/history.ts'

@@ -41,7 +41,9 @@ export interface CommandParts<O extends Options> {
   /** Paragraphs below the options. */
   readonly notes?: readonly string[]
   readonly examples: readonly string[]
-  run(values: Values<O>): Promise<number>
+  /** What the help calls the one argument that is no option, which is then required. */
+  readonly operand?: string
+  run(values: Values<O>, operand: string): Promise<number>
 }
 
 const helpOption = { type: 'boolean', short: 'h', help: 'Show this help.' } as const
@@ -55,25 +57,33 @@ export function defineCommand<const O extends Options>(parts: CommandParts<O>): 
     summary: parts.summary,
     help,
     async run(args) {
-      const values = parseOptions(args, options)
+      const { values, operands } = parseArguments(args, options)
       if (values.help) {
         process.stdout.write(help())
         return 0
       }
-      return parts.run(values as Values<O>)
+      const most = parts.operand === undefined ? 0 : 1
+      if (operands.length > most) throw new UsageError(`Unexpected argument ${quoted(operands[most] as string)}.`)
+      const [operand = ''] = operands
+      if (most === 1 && operand === '') throw new UsageError(`${parts.operand} is required.`)
+      return parts.run(values as Values<O>, operand)
     },
   }
 }
 
 /** Throws `UsageError` for whatever `options` does not name. */
-function parseOptions(args: readonly string[], options: Options): Values<Options> {
+function parseArguments(
+  args: readonly string[],
+  options: Options,
+): { readonly values: Values<Options>; readonly operands: readonly string[] } {
+  const operands: string[] = []
   const values: Record<string, boolean | string | string[] | undefined> = {}
   for (const [name, { type, multiple }] of Object.entries(options)) {
     values[name] = type === 'boolean' ? false : multiple ? [] : undefined
   }
   const { tokens } = parseArgs({ args: [...args], options, strict: false, allowPositionals: true, tokens: true })
   for (const token of tokens) {
-    if (token.kind === 'positional') throw new UsageError(`Unexpected argument ${quoted(token.value)}.`)
+    if (token.kind === 'positional') operands.push(token.value)
     if (token.kind !== 'option') continue
     const option = Object.hasOwn(options, token.name) ? options[token.name] : undefined
     if (!option) throw unknownOption(token.rawName, options)
@@ -82,7 +92,7 @@ function parseOptions(args: readonly string[], options: Options): Values<Options
     else if (values[token.name]) throw new UsageError(`${token.rawName} may be given once.`)
     else values[token.name] = value
   }
-  return values as Values<Options>
+  return { values: values as Values<Options>, operands }
 }
 
 interface OptionToken {

@@ -2,13 +2,16 @@ import { packageVersion } from '../package.ts'
 import { plain } from '../terminal.ts'
 import { type Command, table } from './command.ts'
 import { Failure, nearest, quoted, UsageError } from './errors.ts'
+import { exportLog } from './export.ts'
+import { importLog } from './import.ts'
+import { inspect } from './inspect.ts'
 import { publish } from './publish.ts'
 import { serve } from './serve.ts'
 import { status } from './status.ts'
 import { tail } from './tail.ts'
 
 const commands: ReadonlyMap<string, Command> = new Map(
-  [serve, publish, tail, status].map((command) => [command.name, command]),
+  [serve, publish, tail, status, inspect, exportLog, importLog].map((command) => [command.name, command]),
 )
 
 /** Runs the command line and resolves with the exit code: 0 fine, 1 failed, 2 wrong usage. */

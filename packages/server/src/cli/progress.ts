@@ -24,12 +24,14 @@ export class Progress {
     this.#started = now()
   }
 
-  show(text: string): void {
+  /** `share`: of the whole, from 0 to 1, where that is known; it is shown as a bar. */
+  show(text: string, share?: number): void {
     const now = this.#now()
     if (!this.#stream.isTTY || now - this.#started < firstAfter) return
     if (this.#shownAt !== undefined && now - this.#shownAt < nextAfter) return
     this.#shownAt = now
-    this.#stream.write(`\r\u001b[K${cut(text, widthOf(this.#stream) - 1)}`)
+    const shown = share === undefined ? text : `${bar(share)} ${text}`
+    this.#stream.write(`\r\u001b[K${cut(shown, widthOf(this.#stream) - 1)}`)
   }
 
   /** Takes the line away, if there is one. */
@@ -37,4 +39,12 @@ export class Progress {
     if (this.#shownAt !== undefined) this.#stream.write('\r\u001b[K')
     this.#shownAt = undefined
   }
+}
+
+const barLength = 24
+
+function bar(share: number): string {
+  const part = Math.min(Math.max(share, 0), 1)
+  const full = Math.round(part * barLength)
+  return `[${'#'.repeat(full)}${'.'.repeat(barLength - full)}] ${String(Math.floor(part * 100)).padStart(3)}%`
 }

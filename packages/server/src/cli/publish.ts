@@ -22,6 +22,12 @@ const options = {
   payload: { type: 'string', value: '<json>', help: 'What readers get, as JSON.' },
   'payload-file': { type: 'string', value: '<file>', help: 'Read the payload from a file; - is standard input.' },
   index: { type: 'string', value: '<n>', help: 'Publish under this index, which must be above the newest.' },
+  id: {
+    type: 'string',
+    value: '<id>',
+    help: 'Names this publish, so that repeating it after a lost answer stores nothing twice.',
+  },
+  expected: { type: 'string', value: '<n>', help: 'Publish only if this is the newest index.' },
   ...remoteOptions,
 } as const
 
@@ -65,16 +71,25 @@ async function publishOne(remote: Remote, values: Given): Promise<Stored> {
   const { topic, type, key, namespace, 'filter-key': filterKeys } = values
   for (const name of ['topic', 'type'] as const) if (!values[name]) throw new UsageError(`--${name} is required.`)
   const index = values.index === undefined ? undefined : integer('--index', values.index, 1, Number.MAX_SAFE_INTEGER)
+  const expected =
+    values.expected === undefined ? undefined : integer('--expected', values.expected, 0, Number.MAX_SAFE_INTEGER)
+  const id = values.id === undefined ? undefined : checkedId(values.id)
   const payload = await payloadText(values)
   const names = JSON.stringify({ topic, type, key, namespace, ...(filterKeys.length > 0 ? { filterKeys } : {}) })
   // Not parsed and printed anew: numbers beyond 2^53 stay as they are.
   const event = payload === undefined ? names : `${names.slice(0, -1)},"payload":${payload}}`
   const body = index === undefined ? event : `{"index":${index},"events":[${event}]}`
   try {
-    return await post(remote, 'application/json', body)
+    return await post(remote, 'application/json', body, { id, expected })
   } catch (error) {
     throw asFailure(error)
   }
+}
+
+/** What a header can hold, and does not read as the quoted form of another. */
+function checkedId(id: string): string {
+  if (/^[!#-~][!-~]*$/.test(id)) return id
+  throw new UsageError(`--id must be visible ASCII characters and not begin with a quote, got ${quoted(id)}.`)
 }
 
 async function payloadText({ payload, 'payload-file': file }: Given): Promise<string | undefined> {
@@ -111,9 +126,10 @@ async function post(
   remote: Remote,
   type: string,
   body: string | Uint8Array<ArrayBuffer>,
+  { id, expected }: { id?: string | undefined; expected?: number | undefined } = {},
 ): Promise<Stored & { batches: number }> {
-  const headers = { 'content-type': type }
-  const response = await request(remote, 'v1/events', {
+  const headers = { 'content-type': type, ...(id !== undefined && { 'idempotency-key': id }) }
+  const response = await request(remote, expected === undefined ? 'v1/events' : `v1/events?expected=${expected}`, {
     method: 'POST',
     headers,
     body,

@@ -4,7 +4,9 @@ import { SpillwayError } from 'spillway'
 import { type SqliteLog, type SqliteLogOptions, sqliteLog } from 'spillway/log/sqlite'
 import { humanLog, jsonLog, type ServerLog } from '../log.ts'
 import { createServer, isLoopback, type ServerOptions } from '../server.ts'
+import { plain } from '../terminal.ts'
 import { type Command, defineCommand, type Values } from './command.ts'
+import { dataFile, span } from './data-file.ts'
 import { Failure, UsageError } from './errors.ts'
 import { choice, duration, integer, size } from './values.ts'
 
@@ -13,17 +15,24 @@ const mostMs = 2 ** 31 - 1
 const mostAge = 3650 * 86_400_000
 const mostBytes = 2 ** 40
 
+const defaultData = './spillway-data'
+
 const options = {
   port: { type: 'string', value: '<n>', help: 'Port to listen on; 0 takes any that is free. Default: 4747' },
   host: { type: 'string', value: '<address>', help: 'Address to listen on. Default: 127.0.0.1, this machine only' },
   capacity: { type: 'string', value: '<n>', help: 'Batches kept in memory. Default: 10000' },
   'max-bytes': { type: 'string', value: '<size>', help: 'Bytes of events kept in memory. Default: 64m' },
-  'max-age': { type: 'string', value: '<time>', help: 'How long events are kept in memory. Default: no limit' },
+  'max-age': {
+    type: 'string',
+    value: '<time>',
+    help: 'With --memory: how long events are kept. Default: no limit. On disk it is --keep-age',
+  },
   data: {
     type: 'string',
     value: '<dir>',
-    help: 'Keep history on disk, in this directory, which is made if need be. Default: in memory only',
+    help: `Keep history on disk, in this directory, which is made if need be. Default: ${defaultData}`,
   },
+  memory: { type: 'boolean', help: 'Keep history in memory only; it ends with the server.' },
   durability: {
     type: 'string',
     value: '<level>',
@@ -70,13 +79,13 @@ export const serve: Command = defineCommand({
   options,
   notes: [
     'A <time> is in milliseconds, or written as 10s, 5m, 2h, 3d. A <size> is in bytes, or written as 512k, 64m, 1g.',
-    'Without --data events end with the server; with it, memory holds the newest and the disk what is older. One server at a time has a directory.',
+    'Memory holds the newest events and the disk what is older. One server at a time has a directory. `spillway inspect`, `export` and `import` work with it.',
     'The server has no access control yet: whoever reaches its port reads and publishes.',
     'SIGTERM or SIGINT (ctrl-C) tells readers to come back later and ends the server within 5 seconds; a second one ends it at once.',
   ],
   examples: [
     'spillway serve --source host',
-    'spillway serve --port 8080 --capacity 100000 --max-age 2h',
+    'spillway serve --memory --port 8080 --capacity 100000 --max-age 2h',
     'spillway serve --data /var/lib/spillway --keep-age 30d',
     'spillway serve --json > spillway.log',
   ],
@@ -100,7 +109,7 @@ async function runServer(values: Values<typeof options>): Promise<number> {
     await server.close()
     throw new Failure(listenProblem(error, host, port), { cause: error })
   })
-  announce(url, values.json, log)
+  announce(url, history, values.json, log)
   if (!isLoopback(host)) {
     log.warn(`Without access control, everybody who reaches ${host} on this port may read and publish`, { host })
   }
@@ -113,15 +122,17 @@ async function runServer(values: Values<typeof options>): Promise<number> {
 
 /** Opens what `--data` names. Throws `Failure` that says why it cannot be used. */
 async function openHistory(values: Values<typeof options>, log: ServerLog): Promise<SqliteLog | undefined> {
-  const { data, durability, keep, 'keep-bytes': keepBytes, 'keep-age': keepAge } = values
-  if (data === undefined) {
-    for (const name of ['durability', 'keep', 'keep-bytes', 'keep-age'] as const) {
-      if (values[name] !== undefined) throw new UsageError(`--${name} is for history on disk, it needs --data.`)
+  const { data = defaultData, memory, durability, keep, 'keep-bytes': keepBytes, 'keep-age': keepAge } = values
+  if (memory) {
+    for (const name of ['data', 'durability', 'keep', 'keep-bytes', 'keep-age'] as const) {
+      if (values[name] !== undefined)
+        throw new UsageError(`--${name} is for history on disk, --memory keeps none there.`)
     }
     return undefined
   }
+  if (values['max-age'] !== undefined) throw new UsageError('--max-age is for --memory. On disk it is --keep-age.')
   if (data === '') throw new UsageError('--data must be a directory, got "".')
-  const kept: SqliteLogOptions = { path: path.join(data, 'spillway.db') }
+  const kept: SqliteLogOptions = { path: dataFile(data) }
   if (durability !== undefined) kept.durability = choice('--durability', durability, ['power', 'process'])
   if (keep !== undefined) kept.capacity = integer('--keep', keep, 1, Number.MAX_SAFE_INTEGER)
   if (keepBytes !== undefined) kept.maxBytes = size('--keep-bytes', keepBytes, 1, Number.MAX_SAFE_INTEGER)
@@ -135,7 +146,8 @@ async function openHistory(values: Values<typeof options>, log: ServerLog): Prom
     const history = await sqliteLog(kept)
     if (history.lost) {
       const { after, last } = history.lost
-      log.warn(`History is damaged: what followed index ${after} up to ${last} is lost. Readers are told`, {
+      const lost = span({ after, before: last + 1 })
+      log.warn(`History is damaged: ${lost} of ${history.path} are lost. Readers that missed them are told`, {
         after,
         last,
       })
@@ -143,7 +155,9 @@ async function openHistory(values: Values<typeof options>, log: ServerLog): Prom
     return history
   } catch (error) {
     if (!(error instanceof SpillwayError)) throw error
-    throw new Failure(`${error.message} ${error.advice}`, { cause: error })
+    const { message, advice, code } = error
+    const other = code === 'LOG_UNUSABLE' ? ' --memory keeps history in memory only.' : ''
+    throw new Failure(`${message} ${advice}${other}`, { cause: error })
   }
 }
 
@@ -164,9 +178,9 @@ function read(values: Values<typeof options>): ServerOptions {
   return read
 }
 
-function announce(url: string, json: boolean, log: ServerLog): void {
+function announce(url: string, history: SqliteLog | undefined, json: boolean, log: ServerLog): void {
   if (json) {
-    log.info('listening', { url })
+    log.info('listening', { url, history: history?.path ?? null })
     return
   }
   process.stdout.write(
@@ -175,6 +189,7 @@ function announce(url: string, json: boolean, log: ServerLog): void {
       `  in a browser     ${url}/`,
       `  in a terminal    spillway tail --url ${url} --from earliest`,
       `  with curl        curl -N '${url}/v1/events?from=earliest'`,
+      `  history          ${history ? `in ${plain(path.resolve(history.path))}` : 'in memory, until the server ends'}`,
     ].join('\n')}\n`,
   )
 }

@@ -23,8 +23,9 @@ const options = {
   from: {
     type: 'string',
     value: '<place>',
-    help: 'Where to start: latest (only what is new), earliest (all that is kept) or a cursor. Default: latest',
+    help: 'Where to start: latest (only what is new), earliest (all that is kept), a cursor, or a time such as 2026-11-24T10:00:00Z. Default: latest',
   },
+  last: { type: 'string', value: '<n>', help: 'Start with the newest <n> batches.' },
   count: { type: 'string', value: '<n>', help: 'End after this many batches.' },
   json: { type: 'boolean', help: 'One JSON message a line. Default where the output is not a terminal' },
   pretty: { type: 'boolean', help: 'One line an event, for people. Default in a terminal' },
@@ -46,6 +47,7 @@ export const tail: Command = defineCommand({
     'spillway tail',
     'spillway tail --topic Host --topic Process:4711 --from earliest',
     "spillway tail --json --from earliest | jq '.events[]?.type'",
+    'spillway tail --last 20',
     'spillway tail --json --count 1 > next-batch.json',
   ],
   run: runTail,
@@ -58,13 +60,20 @@ async function runTail(values: Values<typeof options>): Promise<number> {
     if (/^(:|$)/.test(topic)) throw new UsageError(`--topic must be a topic or topic:key, got ${quoted(topic)}.`)
   }
   const count = values.count === undefined ? Number.POSITIVE_INFINITY : integer('--count', values.count, 1, 2 ** 53 - 1)
-  const { topic: topics, namespace: namespaces, from = 'latest' } = values
-  if (from === '') throw new UsageError('--from must be latest, earliest or a cursor, got "".')
+  const { topic: topics, namespace: namespaces } = values
+  const start = startOf(values)
   const isPretty = values.pretty || (!values.json && process.stdout.isTTY === true)
   endQuietly()
   const onNotice = (notice: string) => process.stderr.write(`spillway tail: ${plain(notice)}\n`)
-  await print({ remote, topics, namespaces, from, onNotice }, isPretty ? pretty : ndjson, count)
+  await print({ remote, topics, namespaces, ...start, onNotice }, isPretty ? pretty : ndjson, count)
   return 0
+}
+
+function startOf({ from = 'latest', last }: Values<typeof options>): Pick<FollowOptions, 'from' | 'last'> {
+  if (from === '') throw new UsageError('--from must be latest, earliest, a cursor or a time, got "".')
+  if (last === undefined) return { from }
+  if (from !== 'latest') throw new UsageError('--from and --last exclude each other.')
+  return { from, last: integer('--last', last, 0, Number.MAX_SAFE_INTEGER) }
 }
 
 /** Whoever stops reading, with ctrl-C or by closing the pipe, has seen enough. */

@@ -68,9 +68,9 @@ export class Program {
   readonly ended: Promise<number | NodeJS.Signals>
   readonly child: ChildProcess
 
-  constructor(t: TestContext, args: readonly string[], { env = {}, input }: ProgramOptions = {}) {
+  constructor(t: TestContext, args: readonly string[], { env = {}, input, cwd }: ProgramOptions = {}) {
     const { SPILLWAY_URL: _url, SPILLWAY_TOKEN: _token, ...inherited } = process.env
-    const child = spawn(process.execPath, [bin, ...args], { env: { ...inherited, ...env } })
+    const child = spawn(process.execPath, [bin, ...args], { cwd, env: { ...inherited, ...env } })
     this.child = child
     this.stdout = new Output(child.stdout)
     this.stderr = new Output(child.stderr)
@@ -91,6 +91,7 @@ export class Program {
 
 export interface ProgramOptions {
   env?: Record<string, string>
+  cwd?: string
   /** Standard input. `null`: left open. Default: empty. */
   input?: string | Uint8Array | null
 }
@@ -106,9 +107,11 @@ export async function run(
   return { code, stdout: program.stdout.text, stderr: program.stderr.text }
 }
 
-/** Starts `spillway serve`, on any free port unless `args` name one, and waits until it listens. */
+/** Starts `spillway serve`, on any free port and in memory unless `args` say otherwise, and waits until it listens. */
 export async function serve(t: TestContext, ...args: string[]): Promise<{ server: Program; url: string }> {
-  const server = new Program(t, ['serve', ...(args.includes('--port') ? [] : ['--port', '0']), ...args])
+  const port = args.includes('--port') ? [] : ['--port', '0']
+  const memory = args.includes('--data') ? [] : ['--memory']
+  const server = new Program(t, ['serve', ...port, ...memory, ...args])
   const [, url = ''] = await server.stdout.line(/(http:\/\/[^"\s]+)/)
   return { server, url }
 }

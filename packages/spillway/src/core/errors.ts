@@ -107,7 +107,7 @@ export const errorTable: Readonly<Record<ErrorCode, ErrorInfo>> = {
   LOG_CORRUPT: giveUp(
     4524,
     500,
-    'The file of the log is damaged beyond what can be told as a gap. Keep it as it is, and put back a copy or start with a new file; readers of another history are told so.',
+    'The file of the log is damaged beyond what can be told as a gap. Keep it, save what is whole with `spillway export`, and go on with a new file of that, or with a copy; readers of another history are told so.',
   ),
   LOG_UNUSABLE: giveUp(4525, 500, 'Correct what the message names about the file of the log. It was not touched.'),
   INTERNAL: giveUp(4599, 500, 'This is a defect or a failed dependency of the server. Its log has the cause.'),

@@ -1,4 +1,4 @@
-import type { PendingBatch, StoredBatch } from './event.ts'
+import type { PendingBatch, StoredBatch, StoredEvent } from './event.ts'
 
 /**
  * Where batches are kept. It gives them their indexes and is the one source of their order; it may outlive the process.
@@ -55,6 +55,14 @@ export interface Appended {
  * nor falls, so it may differ from the wall clock by what that was set since the log was opened.
  */
 export type LogStart = { readonly since: number } | { readonly last: number }
+
+/** A batch of a history, with what a log knows of it beside its events. */
+export interface HistoryBatch {
+  readonly index: number
+  /** When it was stored, in Unix milliseconds. */
+  readonly time: number
+  readonly events: readonly StoredEvent[]
+}
 
 export interface LogPage {
   /** The log's floor when the page was read: above `after`, it says that batches before the page are gone. */

@@ -1,9 +1,10 @@
+import { isBuiltin } from 'node:module'
 import { type Clock, systemClock } from '../core/clock.ts'
 import { digestOf } from '../core/digest.ts'
 import { integerOption, SpillwayError, shown } from '../core/errors.ts'
 import { type PendingBatch, StoredBatch } from '../core/event.ts'
 import { Followers } from '../core/followers.ts'
-import type { Appended, AppendOptions, Log, LogPage, LogStart } from '../core/log.ts'
+import type { Appended, AppendOptions, HistoryBatch, Log, LogPage, LogStart } from '../core/log.ts'
 import { batchEnd, decodeBatch, encodeBatch } from './sqlite/codec.ts'
 import { Thread } from './sqlite/thread.ts'
 import type { Answer, Question } from './sqlite/worker.ts'
@@ -34,6 +35,43 @@ export interface SqliteLog extends Log {
    * indexes are not given again, and every reader that missed it is told a gap with the reason `corrupt`.
    */
   readonly lost: { readonly after: number; readonly last: number } | undefined
+}
+
+/** Indexes strictly between two. `before` is `undefined` where nobody can say how far they go. */
+export interface FileRange {
+  readonly after: number
+  readonly before: number | undefined
+}
+
+/**
+ * A piece of a file, in index order. `lost`: what was stored between is damaged or missing. `removed`: its writer let go
+ * of it, by its own limits, after it was opened here.
+ */
+export type FilePart =
+  | { readonly batches: readonly HistoryBatch[] }
+  | { readonly lost: FileRange }
+  | { readonly removed: FileRange }
+
+/**
+ * A file of `sqliteLog`, to look at: with a writer or without. It writes nothing, and it holds a snapshot only while a
+ * page is read, so that the writer's journal does not grow with a slow reader.
+ */
+export interface SqliteFile {
+  readonly path: string
+  /** `undefined`: the file's own record of it is damaged. */
+  readonly epoch: string | undefined
+  readonly durability: string | undefined
+  /** The newest index that was no longer kept when the file was opened. 0 if the record of it is damaged. */
+  readonly floor: number
+  /** The newest index when the file was opened, whether or not it can still be read. `undefined`: nobody can say. */
+  readonly last: number | undefined
+  /** Bytes of the file and its journal. */
+  readonly size: number
+  /** Everything after `floor` and up to `last`. Gets past damage as long as SQLite can find anything behind it. */
+  parts(): Generator<FilePart>
+  /** What is wrong with the file itself, in SQLite's words and ours. Empty: nothing. */
+  check(): string[]
+  close(): void
 }
 
 const defaultMaxBytes = 2 ** 30
@@ -70,9 +108,37 @@ export async function sqliteLog({ clock = systemClock, ...options }: SqliteLogOp
     maxBytes: integerOption('maxBytes', options.maxBytes ?? defaultMaxBytes, 0) || Number.POSITIVE_INFINITY,
     maxAge: integerOption('maxAge', options.maxAge ?? 0, 0) || Number.POSITIVE_INFINITY,
   }
+  needSqlite()
   const writer = new Thread({ ...limits, role: 'write' })
   const { opened } = (await writer.opened) as { opened: Opened }
   return new FileLog(limits, clock, writer, opened)
+}
+
+/**
+ * Opens a log's file to look at it, also while it is written and where it is damaged. Rejects with `LOG_UNUSABLE` if it
+ * cannot be read or is not a log, `LOG_CORRUPT` if nothing of it can be read.
+ */
+export async function openSqliteFile(path: string): Promise<SqliteFile> {
+  needSqlite()
+  const { openFile } = await import('./sqlite/file.ts')
+  return openFile(path)
+}
+
+/**
+ * Makes a log at `path` of batches with ascending indexes, of which each group is stored at once; their times, where given,
+ * are kept. Resolves with their number. The log has an epoch of its own. It is there whole or not at all, and nobody else
+ * can open it meanwhile. Rejects with `LOG_UNUSABLE` if there is one already or the folder cannot be written; `INVALID` for
+ * an index that is not above the one before; with what `groups` throws.
+ */
+export async function importSqlite(path: string, groups: AsyncIterable<readonly PendingBatch[]>): Promise<number> {
+  needSqlite()
+  const { importFile } = await import('./sqlite/import.ts')
+  return importFile(path, groups)
+}
+
+function needSqlite(): void {
+  if (isBuiltin('node:sqlite')) return
+  throw new SpillwayError('LOG_UNUSABLE', `Logs on disk need Node 22.13 or newer, this is ${process.version}.`)
 }
 
 interface Append {

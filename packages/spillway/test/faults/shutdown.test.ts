@@ -13,7 +13,13 @@ for (let round = 1; round <= 10; round++) {
   test(`N17: told to end under load, the server gives 500 readers a last word with a cursor and exits (${round})`, {
     skip: existsSync(program) ? false : 'the server was not built',
   }, async (t) => {
-    const { child, nextLine, complaints, exit } = start(t, process.execPath, [program, 'serve', '--port', '0'])
+    const { child, nextLine, complaints, exit } = start(t, process.execPath, [
+      program,
+      'serve',
+      '--memory',
+      '--port',
+      '0',
+    ])
     let port = 0
     for (let line = await nextLine(); line !== undefined && port === 0; line = port ? line : await nextLine()) {
       port = Number(/127\.0\.0\.1:(\d+)|localhost:(\d+)/.exec(line)?.slice(1).find(Boolean) ?? 0)

@@ -1,4 +1,4 @@
-import { closeSync, constants, fsyncSync, openSync, readFileSync, readSync, writeSync } from 'node:fs'
+import { closeSync, constants, existsSync, fsyncSync, openSync, readFileSync, readSync, writeSync } from 'node:fs'
 import { crc32 } from 'node:zlib'
 
 /** What was acknowledged last, as it stands beside the database. */
@@ -29,15 +29,8 @@ export class MarkFile {
     this.#file = openSync(path, constants.O_RDWR | constants.O_CREAT)
   }
 
-  /** The newer of the slots that are whole. */
   read(): Mark | undefined {
-    let newest: { turn: number; mark: Mark } | undefined
-    for (const position of [0, slotSize]) {
-      const slot = Buffer.alloc(slotSize)
-      readSync(this.#file, slot, 0, slotSize, position)
-      const found = parse(slot)
-      if (found && found.turn >= (newest?.turn ?? 0)) newest = found
-    }
+    const newest = newestSlot(this.#file)
     if (newest) this.#turn = newest.turn
     return newest?.mark
   }
@@ -58,6 +51,29 @@ export class MarkFile {
   close(): void {
     closeSync(this.#file)
   }
+}
+
+/** What stands in a file that may be another's, or not there. */
+export function readMark(path: string): Mark | undefined {
+  if (!existsSync(path)) return undefined
+  const file = openSync(path, 'r')
+  try {
+    return newestSlot(file)?.mark
+  } finally {
+    closeSync(file)
+  }
+}
+
+/** The newer of the slots that are whole. */
+function newestSlot(file: number): { turn: number; mark: Mark } | undefined {
+  let newest: { turn: number; mark: Mark } | undefined
+  for (const position of [0, slotSize]) {
+    const slot = Buffer.alloc(slotSize)
+    readSync(file, slot, 0, slotSize, position)
+    const found = parse(slot)
+    if (found && found.turn >= (newest?.turn ?? 0)) newest = found
+  }
+  return newest
 }
 
 function parse(slot: Buffer): { turn: number; mark: Mark } | undefined {

@@ -79,6 +79,11 @@ export function rowCheck(idx: number, seq: number, total: number, time: number, 
   return crc32(data, crc32(headBytes))
 }
 
+/** Of a remembered key: a damaged row must not answer with an index that was never given. */
+export function keyCheck(key: string, digest: number, indexes: string): number {
+  return crc32(`${key}\n${digest}\n${indexes}`)
+}
+
 export function stateCheck(state: State): number {
   const { epoch, durability, floor, floor_seq, floor_total, last, last_seq } = state
   return crc32(JSON.stringify([epoch, durability, floor, floor_seq, floor_total, last, last_seq]))
@@ -118,6 +123,17 @@ const schemaText = 'SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY
 export function isCorrupt(error: unknown): boolean {
   const { code, errcode = 0 } = error as { code?: string; errcode?: number }
   return code === 'ERR_OUT_OF_RANGE' || [11, 26].includes(errcode & 0xff)
+}
+
+/** Runs `read` in one transaction, so that all of it sees the same. */
+export function snapshot<T>(db: DatabaseSync, read: () => T): T {
+  db.exec('BEGIN')
+  try {
+    return read()
+  } finally {
+    // Not COMMIT: it repeats the error of a statement that met damage, and the transaction stays open.
+    db.exec('ROLLBACK')
+  }
 }
 
 /** Reads of the tables. Nothing that was damaged is taken for a batch, and no row that is missing goes unnoticed. */
@@ -177,12 +193,7 @@ export class Table {
 
   /** At most `limit` rows and about `maxBytes`, but one at least if there is one. `last` is the newest index that was acknowledged. */
   read(after: number, limit: number, maxBytes: number, last: number): RowPage {
-    this.#db.exec('BEGIN')
-    try {
-      return this.#read(after, limit, maxBytes, last)
-    } finally {
-      this.#db.exec('COMMIT')
-    }
+    return snapshot(this.#db, () => this.#read(after, limit, maxBytes, last))
   }
 
   /** The index that a reader starts after. */

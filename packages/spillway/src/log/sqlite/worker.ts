@@ -2,8 +2,9 @@ import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
 import { errorTable, type SpillwayError } from '../../core/errors.ts'
 import type { LogStart } from '../../core/log.ts'
 import { batchEnd } from './codec.ts'
+import { Reader } from './reader.ts'
 import type { RowPage } from './table.ts'
-import type { Bounds, Job, Opened, Outcome, WriterOptions } from './writer.ts'
+import { type Bounds, type Job, type Opened, type Outcome, Writer, type WriterOptions } from './writer.ts'
 
 // One file for both threads of a log: `workerData.role` says which one this is.
 
@@ -48,8 +49,6 @@ const port = parentPort as MessagePort
 
 try {
   const options = workerData as WorkerOptions
-  // Not above: on a Node without SQLite the reason is to reach the caller.
-  const [{ Writer }, { Reader }] = await Promise.all([import('./writer.ts'), import('./reader.ts')])
   if (options.role === 'write') {
     const writer = new Writer(options)
     serve((request) => {
@@ -101,8 +100,5 @@ function joined({ floor, lost, rows }: RowPage): PageText {
 
 function failed(id: number, error: unknown): Failed {
   const { code, message } = error as SpillwayError
-  if (code === ('ERR_UNKNOWN_BUILTIN_MODULE' as string)) {
-    return { id, code: 'LOG_UNUSABLE', message: `Logs on disk need Node 22.13 or newer, this is ${process.version}.` }
-  }
   return { id, code: Object.hasOwn(errorTable, code) ? code : 'LOG_FAILED', message }
 }

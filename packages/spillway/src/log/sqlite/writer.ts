@@ -1,6 +1,5 @@
 import { existsSync, renameSync, rmSync, statSync } from 'node:fs'
 import { DatabaseSync, type StatementSync } from 'node:sqlite'
-import { crc32 } from 'node:zlib'
 import { newEpoch } from '../../core/cursor.ts'
 import { SpillwayError, shown } from '../../core/errors.ts'
 import { keyWindow } from '../../core/log.ts'
@@ -10,6 +9,7 @@ import {
   checkHeader,
   checkSchema,
   isCorrupt,
+  keyCheck,
   type Row,
   rowCheck,
   type State,
@@ -212,7 +212,6 @@ export class Writer {
 
   #recall(key: string): { digest: number; indexes: number[] } | undefined {
     const row = this.#findKey.get(key) as { digest: number; indexes: string; crc: number } | undefined
-    // A damaged row must not answer with an index that was never given.
     if (!row || row.crc !== keyCheck(key, row.digest, row.indexes)) return undefined
     return { digest: row.digest, indexes: JSON.parse(row.indexes) }
   }
@@ -296,7 +295,7 @@ export class Writer {
       this.#seq = state.last_seq
     }
     const after = this.#last
-    const wasCut = !mark || (!mark.isClosed && (mark.boot !== this.#boot || mark.boot === ''))
+    const wasCut = mark && !mark.isClosed && (mark.boot !== this.#boot || mark.boot === '')
     let isChanged = state.durability !== this.#options.durability
     let lost: Opened['lost']
     if (mark && mark.last > after) {
@@ -304,9 +303,10 @@ export class Writer {
       this.#last = state.last = mark.last
       this.#seq = state.last_seq = Math.max(mark.seq, this.#seq) + 1
       isChanged = true
-    } else if (wasCut && state.durability === 'process' && this.#last > 0) {
-      // The machine may have lost what only the process was promised to survive, and nobody can say how much: the indexes
-      // may have been given out, so they must not come back with other batches under the same epoch.
+    } else if (this.#last > 0 && (!mark || (wasCut && state.durability === 'process'))) {
+      // More may have been acknowledged than is here: the machine may have lost what only the process was promised to survive,
+      // and a file without its mark may be an old copy. Those indexes must not come back with other batches under the same
+      // epoch.
       state.epoch = newEpoch(Date.now())
       isChanged = true
     }
@@ -346,12 +346,8 @@ function isBefore(one: RowHead, next: RowHead): boolean {
   return one.idx < next.idx && one.seq < next.seq && one.total <= next.total && one.time <= next.time
 }
 
-function keyCheck(key: string, digest: number, indexes: string): number {
-  return crc32(`${key}\n${digest}\n${indexes}`)
-}
-
 /** A lock that ends with the process, however it ends: SQLite's, on a database of its own that stays empty. */
-function lock(path: string): DatabaseSync {
+export function lock(path: string): DatabaseSync {
   let db: DatabaseSync | undefined
   try {
     // Without a lock file nobody has it open, and a file that is not ours is to get no neighbour. With one, looking first
@@ -406,7 +402,7 @@ function examine(path: string): void {
   }
 }
 
-function problem(error: unknown, path: string): SpillwayError {
+export function problem(error: unknown, path: string): SpillwayError {
   if (error instanceof SpillwayError) return error
   const { message } = error as Error
   if (isCorrupt(error)) {

@@ -1,0 +1,228 @@
+import assert from 'node:assert/strict'
+import { existsSync, readdirSync } from 'node:fs'
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
+import { type TestContext, test } from 'node:test'
+import { event, gist, publish } from './support/events.ts'
+import { Program, run, serve } from './support/program.ts'
+
+async function folder(t: TestContext): Promise<string> {
+  const made = await mkdtemp(path.join(tmpdir(), 'spillway-'))
+  t.after(() => rm(made, { recursive: true, force: true }))
+  return path.join(made, 'data')
+}
+
+/** A directory with the batches 1 to `count`, whose server has ended. */
+async function filled(t: TestContext, count: number): Promise<string> {
+  const data = await folder(t)
+  const { server, url } = await serve(t, '--data', data)
+  for (let n = 1; n <= count; n++) await publish(url, [event(`a${n}`), event(`b${n}`, 'Other')])
+  server.kill('SIGTERM')
+  await server.ended
+  return data
+}
+
+async function inspected(t: TestContext, data: string): Promise<Record<string, unknown>> {
+  const { stdout, stderr } = await run(t, ['inspect', data, '--json'])
+  assert.equal(stderr, '')
+  return JSON.parse(stdout)
+}
+
+/** Flips a bit in the payload of the batch whose first event has this key. */
+async function damage(data: string, key: string): Promise<void> {
+  const file = path.join(data, 'spillway.db')
+  const bytes = await readFile(file)
+  const at = bytes.indexOf(`OrderPlaced\x1f${key}\x1f`)
+  assert.ok(at > 0)
+  bytes[at] = (bytes[at] as number) ^ 1
+  await writeFile(file, bytes)
+}
+
+test('what is exported while it is served is what was published, and an import has it to the last digit', async (t) => {
+  const data = await folder(t)
+  const { url } = await serve(t, '--data', data)
+  const odd = { ...event('é\u2028', 'T'), namespace: 'n', filterKeys: ['f', 'g'] }
+  await publish(url, event('1'), [event('2'), odd])
+  const flags = ['--topic', 'Big', '--type', 't', '--payload', '{"n":1600000000000000001,"b":1,"a":2}']
+  await run(t, ['publish', '--url', url, ...flags, '--index', '1000'])
+
+  const { code, stdout, stderr } = await run(t, ['export', data])
+  assert.equal(code, 0)
+  assert.equal(stderr, 'spillway export: 3 batches written.\n')
+  const [first, second, third, ...more] = stdout.split('\n')
+  assert.deepEqual(more, [''])
+  assert.equal(JSON.parse(first as string).index, 1)
+  assert.ok(Math.abs(JSON.parse(first as string).time - Date.now()) < 60_000)
+  assert.deepEqual(JSON.parse(second as string).events[1], { ...odd, payload: null })
+  assert.match(third as string, /^\{"index":1000,.*"payload":\{"n":1600000000000000001,"b":1,"a":2\}\}\]\}$/)
+
+  const copy = await folder(t)
+  const imported = await run(t, ['import', copy], { input: stdout })
+  assert.equal(imported.stderr, 'spillway import: 3 batches imported.\n')
+  assert.equal(imported.code, 0)
+  assert.equal((await run(t, ['export', copy])).stdout, stdout)
+  assert.notEqual((await inspected(t, copy)).epoch, (await inspected(t, data)).epoch)
+
+  const served = await serve(t, '--data', copy)
+  await publish(served.url, event('next'))
+  const { newest } = (await (await fetch(`${served.url}/v1/status`)).json()) as { newest: number }
+  assert.equal(newest, 1001)
+})
+
+test('inspect shows the range, size, epoch and topics, finds all whole and leaves the directory as it was', async (t) => {
+  const data = await filled(t, 30)
+  const before = readdirSync(data).sort()
+  const found = await inspected(t, data)
+  const { epoch, fileBytes, firstTime, lastTime, path: file, payloadBytes, ...rest } = found
+  assert.deepEqual(rest, {
+    whole: true,
+    durability: 'power',
+    floor: 0,
+    last: 30,
+    batches: 30,
+    events: 60,
+    topics: { Order: 30, Other: 30 },
+    lost: [],
+    problems: [],
+  })
+  assert.equal(file, path.join(data, 'spillway.db'))
+  assert.equal(payloadBytes, 60 * 'null'.length)
+  assert.match(String(epoch), /^[\w-]+$/)
+  assert.ok(Number(fileBytes) > 0 && Number(firstTime) <= Number(lastTime))
+  const people = await run(t, ['inspect', data])
+  assert.equal(people.code, 0)
+  assert.match(people.stdout, /^ {2}indexes +1 to 30$/m)
+  assert.match(people.stdout, /^ {2}topics +Order 30$/m)
+  assert.match(people.stdout, /Every batch is whole\.\n$/)
+  assert.deepEqual(readdirSync(data).sort(), before)
+})
+
+test('what is damaged is named by inspect and export, and all else is exported and can be imported', async (t) => {
+  const data = await filled(t, 30)
+  await damage(data, 'a7')
+  await damage(data, 'a8')
+  await damage(data, 'a30')
+  const { code, stdout } = await run(t, ['inspect', data, '--json'])
+  assert.equal(code, 1)
+  const { whole, batches, last, lost, problems } = JSON.parse(stdout)
+  assert.deepEqual([whole, batches, last, problems], [false, 27, 30, []])
+  assert.deepEqual(lost, [
+    { after: 6, before: 9 },
+    { after: 29, before: 31 },
+  ])
+  const people = await run(t, ['inspect', data])
+  assert.match(people.stdout, /Damaged or missing: indexes 7 to 8\.\n {2}Damaged or missing: index 30\.\n$/)
+
+  const exported = await run(t, ['export', data])
+  assert.equal(exported.code, 1)
+  assert.match(
+    exported.stderr,
+    /Damaged or missing: indexes 7 to 8\.\n[\s\S]*27 batches written, not all that was stored\./,
+  )
+  const indexes = exported.stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line).index)
+  assert.deepEqual(
+    indexes,
+    Array.from({ length: 29 }, (_, n) => n + 1).filter((n) => n !== 7 && n !== 8),
+  )
+  const copy = await folder(t)
+  const imported = await run(t, ['import', copy], { input: exported.stdout })
+  assert.equal(imported.code, 0)
+})
+
+const line = (index: number, time = 1) => `{"index":${index},"time":${time},"events":[{"topic":"T","type":"t"}]}\n`
+
+for (const [what, input, message] of [
+  ['is not JSON', `${line(1)}{`, /Line 2 is not JSON: .* Nothing was imported\./],
+  ['has no index', '{"time":1,"events":[{"topic":"T","type":"t"}]}\n', /Line 1 has no index\./],
+  ['has no time', '{"index":1,"events":[{"topic":"T","type":"t"}]}\n', /Line 1 has no time/],
+  ['has no events', '{"index":1,"time":1,"events":[]}\n', /Line 1 has no events\./],
+  ['has an unknown field', '{"index":1,"time":1,"evens":1,"events":[]}\n', /Line 1 has the unknown field "evens"/],
+  ['goes back', line(1) + line(3) + line(3), /Line 3 has index 3 after 3\. Nothing was imported\./],
+  ['goes back in time', line(1, 5) + line(3, 4), /Line 2 has a time before that of index 1\./],
+  ['has an event that is wrong', '{"index":1,"time":1,"events":[{"topic":"T"}]}\n', /Line 1: event\.type/],
+  ['is not UTF-8', Buffer.concat([Buffer.from(line(1)), Buffer.from([0xff, 0x0a])]), /Line 2 is not UTF-8/],
+] as const) {
+  test(`an import with a line that ${what} names it and leaves nothing behind`, async (t) => {
+    const data = await folder(t)
+    const { code, stderr } = await run(t, ['import', data], { input })
+    assert.equal(code, 1)
+    assert.match(stderr, message)
+    assert.ok(!existsSync(data))
+  })
+}
+
+test('an import touches no history that is there, nor a directory in use', async (t) => {
+  const data = await filled(t, 3)
+  const before = await readFile(path.join(data, 'spillway.db'))
+  const there = await run(t, ['import', data], { input: line(1) })
+  assert.equal(there.code, 1)
+  assert.match(there.stderr, /There is a log already: .*spillway\.db\. It was not touched\./)
+  assert.deepEqual(await readFile(path.join(data, 'spillway.db')), before)
+
+  await serve(t, '--data', data)
+  const used = await run(t, ['import', data], { input: line(1) })
+  assert.equal(used.code, 1)
+  assert.match(used.stderr, /is in use by another process/)
+})
+
+test('nobody serves a directory while an import runs; one that was killed is begun anew', async (t) => {
+  const data = await folder(t)
+  const importing = new Program(t, ['import', data], { input: null })
+  importing.child.stdin?.write(Array.from({ length: 3000 }, (_, n) => line(n + 1)).join(''))
+  while (!existsSync(path.join(data, 'spillway.db-import'))) await new Promise((resolve) => setImmediate(resolve))
+  const refused = await run(t, ['serve', '--port', '0', '--data', data])
+  assert.equal(refused.code, 1)
+  assert.match(refused.stderr, /is in use by another process/)
+  importing.kill('SIGKILL')
+  await importing.ended
+  assert.ok(!existsSync(path.join(data, 'spillway.db')))
+  const { code } = await run(t, ['import', data], { input: line(5) })
+  assert.equal(code, 0)
+  const { last, batches } = await inspected(t, data)
+  assert.deepEqual([last, batches], [5, 1])
+  assert.deepEqual(
+    readdirSync(data).filter((name) => name.includes('import')),
+    [],
+  )
+})
+
+test('a copy taken while it is served starts another epoch where it is put back without its mark', async (t) => {
+  const data = await folder(t)
+  const { url } = await serve(t, '--data', data)
+  await publish(url, event('1'), event('2'))
+  const copy = await folder(t)
+  await mkdir(copy)
+  const db = new DatabaseSync(path.join(data, 'spillway.db'), { readOnly: true })
+  db.exec(`VACUUM INTO '${path.join(copy, 'spillway.db')}'`)
+  db.close()
+  await publish(url, event('3'))
+  const { cursor } = (await (await fetch(`${url}/v1/status`)).json()) as { cursor: string }
+
+  const restored = await serve(t, '--data', copy)
+  await publish(restored.url, event('other 3'))
+  const read = ['tail', '--url', restored.url, '--from', cursor, '--count', '3', '--json']
+  const { stdout } = await run(t, read)
+  const lines = stdout.trim().split('\n')
+  assert.deepEqual(lines.map(gist), ['reset', '1', '2', 'other 3'])
+})
+
+test('a directory without a history is named, and so is a file that is none', async (t) => {
+  const data = await folder(t)
+  for (const command of ['inspect', 'export']) {
+    const { code, stderr } = await run(t, [command, data])
+    assert.equal(code, 1)
+    assert.match(stderr, /There is no .*spillway\.db\. Name the directory/)
+  }
+  const parent = path.dirname(data)
+  await writeFile(path.join(parent, 'spillway.db'), 'not a database')
+  for (const command of ['inspect', 'export']) {
+    const { code, stderr } = await run(t, [command, parent])
+    assert.equal(code, 1)
+    assert.match(stderr, /spillway\.db is not a log of Spillway/)
+  }
+})

@@ -1,0 +1,68 @@
+import { closeSync, existsSync, fsyncSync, openSync, renameSync, rmSync } from 'node:fs'
+import path from 'node:path'
+import { SpillwayError } from '../../core/errors.ts'
+import type { PendingBatch } from '../../core/event.ts'
+import { encodeBatch } from './codec.ts'
+import { lock, problem, Writer } from './writer.ts'
+
+/** See `importSqlite`. */
+export async function importFile(target: string, groups: AsyncIterable<readonly PendingBatch[]>): Promise<number> {
+  const held = lock(target)
+  try {
+    if (existsSync(target)) {
+      throw new SpillwayError('LOG_UNUSABLE', `There is a log already: ${target}. It was not touched.`)
+    }
+    return await fill(target, groups)
+  } finally {
+    held.close()
+  }
+}
+
+async function fill(target: string, groups: AsyncIterable<readonly PendingBatch[]>): Promise<number> {
+  const unfinished = `${target}-import`
+  removeLog(unfinished)
+  const unlimited = Number.POSITIVE_INFINITY
+  const limits = { capacity: unlimited, maxBytes: unlimited, maxAge: unlimited }
+  const writer = new Writer({ path: unfinished, durability: 'power', ...limits })
+  let count = 0
+  let isOpen = true
+  try {
+    for await (const batches of groups) {
+      append(writer, batches)
+      count += batches.length
+    }
+    writer.close()
+    isOpen = false
+    // The mark first, so that a log never stands without it; without its log it says nothing.
+    renameSync(`${unfinished}-mark`, `${target}-mark`)
+    renameSync(unfinished, target)
+    syncFolder(path.dirname(target))
+    return count
+  } catch (error) {
+    throw problem(error, target)
+  } finally {
+    if (isOpen) writer.close()
+    removeLog(unfinished)
+  }
+}
+
+function append(writer: Writer, batches: readonly PendingBatch[]): void {
+  const texts = batches.map(({ events, index, time = 0 }) => {
+    return index === undefined ? { text: encodeBatch(events), time } : { text: encodeBatch(events), time, index }
+  })
+  const [outcome] = writer.commit([{ batches: texts, key: undefined, digest: 0, expected: undefined }], 0)
+  if (outcome && 'code' in outcome) throw new SpillwayError(outcome.code, outcome.message)
+}
+
+function removeLog(file: string): void {
+  for (const end of ['', '-wal', '-shm', '-lock', '-mark', '-new']) rmSync(file + end, { force: true })
+}
+
+/** So that the names survive a power cut. */
+function syncFolder(folder: string): void {
+  // Windows has no way to, and needs none.
+  if (process.platform === 'win32') return
+  const file = openSync(folder, 'r')
+  fsyncSync(file)
+  closeSync(file)
+}
