@@ -1,7 +1,7 @@
 import type { SpillwayError } from '../core/errors.ts'
 import type { Gap, StoredBatch, StoredEvent } from '../core/event.ts'
-import { batchFrame, closedFrame, gapFrame, gapName, openFrame, progressFrame } from '../wire/frame.ts'
-import { nomadBatch, nomadBookmark, nomadError, nomadGap, nomadHeartbeat } from '../wire/ndjson.ts'
+import { batchFrame, closedFrame, eventText, gapFrame, gapName, openFrame, progressFrame } from '../wire/frame.ts'
+import { nomadBatch, nomadBookmark, nomadError, nomadEvent, nomadGap, nomadHeartbeat } from '../wire/ndjson.ts'
 import { sseBlock, ssePosition } from '../wire/sse.ts'
 
 /** Where a stream stands in its history. */
@@ -16,7 +16,10 @@ export interface Format {
   readonly contentType: string
   readonly cacheControl: string
   open(place: Place): string
-  batch(batch: StoredBatch, events: readonly StoredEvent[]): string
+  /** One event of the batch with this index. */
+  event(event: StoredEvent, index: number): string
+  /** `events`: all or some of the batch, as `event` gives them. */
+  batch(batch: StoredBatch, events: readonly string[]): string
   gap(gap: Gap, cursor: string): string
   heartbeat(cursor: string, index: number): string
   closed(error: SpillwayError, cursor: string): string
@@ -28,6 +31,7 @@ export function sseFormat(retry: number): Format {
     contentType: 'text/event-stream; charset=utf-8',
     cacheControl: 'no-cache, no-transform',
     open: ({ cursor }) => ssePosition(cursor, retry),
+    event: eventText,
     batch: ({ index, cursor }, events) => sseBlock(cursor, batchFrame(index, cursor, events)),
     gap: (gap, cursor) => sseBlock(cursor, gapFrame(gap, cursor), gapName(gap)),
     heartbeat: (cursor) => ssePosition(cursor),
@@ -41,6 +45,7 @@ export function ndjsonFormat(retry: number): Format {
     contentType: 'application/x-ndjson; charset=utf-8',
     cacheControl: 'no-cache, no-transform',
     open: ({ cursor, oldest, newest }) => `${openFrame(cursor, oldest, newest)}\n`,
+    event: eventText,
     batch: ({ index, cursor }, events) => `${batchFrame(index, cursor, events)}\n`,
     gap: (gap, cursor) => `${gapFrame(gap, cursor)}\n`,
     heartbeat: (cursor) => `${progressFrame(cursor)}\n`,
@@ -54,6 +59,7 @@ export function nomadFormat(bookmarks: boolean): Format {
     contentType: 'application/json',
     cacheControl: 'no-cache',
     open: () => nomadHeartbeat,
+    event: (event, index) => nomadEvent(index, event),
     batch: ({ index }, events) => nomadBatch(index, events),
     gap: nomadGap,
     heartbeat: (_cursor, index) => (bookmarks ? nomadBookmark(index) : nomadHeartbeat),

@@ -6,6 +6,7 @@ import { type PendingBatch, StoredBatch } from '../core/event.ts'
 import { Followers } from '../core/followers.ts'
 import type { Appended, AppendOptions, HistoryBatch, Log, LogPage, LogStart } from '../core/log.ts'
 import { batchEnd, decodeBatch, encodeBatch } from './sqlite/codec.ts'
+import { type PackedOutcome, packGroup, unpackOutcome } from './sqlite/group.ts'
 import { Thread } from './sqlite/thread.ts'
 import type { Answer, Question } from './sqlite/worker.ts'
 import type { Bounds, Job, Opened, WriterOptions } from './sqlite/writer.ts'
@@ -252,7 +253,7 @@ class FileLog implements SqliteLog {
     while (this.#queue.length > 0) {
       const group = this.#takeGroup()
       try {
-        const commit = group.map(({ job }) => job)
+        const commit = packGroup(group.map(({ job }) => job))
         this.#settle(group, await this.#writer.ask({ commit, now: this.#now() }))
       } catch (error) {
         for (const { reject } of group) reject(error)
@@ -277,9 +278,9 @@ class FileLog implements SqliteLog {
     const { outcomes, bounds } = answer as Extract<Answer, { bounds: Bounds }>
     this.#bounds = bounds
     for (const [n, { batches, resolve, reject }] of group.entries()) {
-      const outcome = outcomes[n]
-      if (!outcome || 'code' in outcome) {
-        const { code = 'LOG_FAILED', message = 'The log gave no answer.', index } = outcome ?? {}
+      const outcome = unpackOutcome(outcomes[n] as PackedOutcome)
+      if ('code' in outcome) {
+        const { code, message, index } = outcome
         reject(new SpillwayError(code, message, index === undefined ? {} : { index }))
         continue
       }
@@ -328,7 +329,7 @@ class FileLog implements SqliteLog {
 
   async #trim(): Promise<void> {
     if (this.#closed) return
-    this.#settle([], await this.#writer.ask({ commit: [], now: this.#now() }))
+    this.#settle([], await this.#writer.ask({ commit: packGroup([]), now: this.#now() }))
   }
 }
 

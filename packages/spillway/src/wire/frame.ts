@@ -8,9 +8,14 @@ export function openFrame(cursor: string, oldest: number | undefined, newest: nu
   return JSON.stringify({ open: { cursor, oldest: oldest ?? null, newest } })
 }
 
-/** A batch, whole or reduced to `events`. */
-export function batchFrame(index: number, cursor: string, events: readonly StoredEvent[]): string {
-  return `{"index":${index},"cursor":${JSON.stringify(cursor)},"events":[${events.map(encodeEvent).join(',')}]}`
+/** A batch, whole or reduced to some of its events, each made by {@link eventText}. */
+export function batchFrame(index: number, cursor: string, events: readonly string[]): string {
+  return `{"index":${index},"cursor":${JSON.stringify(cursor)},"events":[${events.join(',')}]}`
+}
+
+export function eventText({ topic, type, key, namespace, filterKeys, payloadText }: StoredEvent): string {
+  const names = JSON.stringify({ topic, type, key, namespace, filterKeys })
+  return `${names.slice(0, -1)},"payload":${payloadText}}`
 }
 
 /** A loss: `reset` if the reader's cursor belongs to another history, else `gap`. */
@@ -31,9 +36,4 @@ export function progressFrame(cursor: string): string {
 /** The last message. `retry`: milliseconds after which coming back may help, `null` if it will not. */
 export function closedFrame({ code, message, retryable }: SpillwayError, cursor: string, retry: number): string {
   return JSON.stringify({ closed: { code, message, retry: retryable ? retry : null, cursor } })
-}
-
-function encodeEvent({ topic, type, key, namespace, filterKeys, payloadText }: StoredEvent): string {
-  const names = JSON.stringify({ topic, type, key, namespace, filterKeys })
-  return `${names.slice(0, -1)},"payload":${payloadText}}`
 }

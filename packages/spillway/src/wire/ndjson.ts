@@ -12,8 +12,9 @@ export function nomadBookmark(index: number): string {
   return `{"Index":${index}}\n`
 }
 
-export function nomadBatch(index: number, events: readonly StoredEvent[]): string {
-  return `{"Events":[${events.map((event) => nomadEvent(index, event)).join(',')}],"Index":${index}}\n`
+/** A batch, whole or reduced to some of its events, each made by {@link nomadEvent}. */
+export function nomadBatch(index: number, events: readonly string[]): string {
+  return `{"Events":[${events.join(',')}],"Index":${index}}\n`
 }
 
 export function nomadGap({ after, before }: Gap): string {
@@ -24,7 +25,10 @@ export function nomadError({ code, message }: SpillwayError): string {
   return `${JSON.stringify({ Error: { Code: code, Message: message } })}\n`
 }
 
-function nomadEvent(index: number, { filterKeys, key, namespace, payloadText, topic, type }: StoredEvent): string {
+export function nomadEvent(
+  index: number,
+  { filterKeys, key, namespace, payloadText, topic, type }: StoredEvent,
+): string {
   const found = JSON.stringify({
     FilterKeys: filterKeys.length > 0 ? filterKeys : null,
     Index: index,

@@ -36,9 +36,13 @@ function setup({
   const clock = new ManualClock()
   const broker = new LocalBroker({ clock, capacity: 100, ...options })
   const fanOut = new FanOut(broker, clock, { heartbeat, stallTimeout, highWaterMark, roundInterval })
-  const calls = { batch: 0, heartbeat: 0 }
+  const calls = { batch: 0, event: 0, heartbeat: 0 }
   const counted: Format = { ...ndjsonFormat(1000) }
-  const { batch, heartbeat: beat } = counted
+  const { batch, event, heartbeat: beat } = counted
+  counted.event = (...of) => {
+    calls.event++
+    return event(...of)
+  }
   counted.batch = (...of) => {
     calls.batch++
     return batch(...of)
@@ -236,6 +240,22 @@ test('one turn sends at most 64 KiB and one batch, however much waits', async ()
     assert.ok(sent < 64 * 1024 + size + 200, `${sent} bytes in one turn`)
   }
   assert.equal(sink.lines.length, 52)
+})
+
+test('an event of a batch that streams get in different parts is made once for all of them', async () => {
+  const { broker, calls, open, settle } = setup()
+  const streams = Array.from({ length: 50 }, (_, n) => open({ topics: { T: [`${n}`, `${n + 1}`] } }))
+  await settle()
+  await broker.publish(Array.from({ length: 51 }, (_, n) => ({ topic: 'T', type: 't', key: `${n}` })))
+  await settle()
+  for (const [n, { sink }] of streams.entries()) {
+    const { events } = JSON.parse(sink.lines.at(-1) as string) as { events: { key: string }[] }
+    assert.deepEqual(
+      events.map(({ key }) => key),
+      [`${n}`, `${n + 1}`],
+    )
+  }
+  assert.deepEqual([calls.batch, calls.event], [50, 51])
 })
 
 test('the bytes of a batch are made once for 1,000 streams, level or behind', async () => {

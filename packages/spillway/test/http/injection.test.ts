@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { EventSource } from 'eventsource'
 import fc from 'fast-check'
 import { encodeEvents, JsonText, StoredBatch } from '../../src/core/event.ts'
-import { ndjsonFormat, nomadFormat, sseFormat } from '../../src/http/format.ts'
+import { type Format, ndjsonFormat, nomadFormat, sseFormat } from '../../src/http/format.ts'
 import { ask, Feed, post, serve } from '../support/http.ts'
 import { breaks, injections, spaced } from '../support/injections.ts'
 import { seededRandom } from '../support/random.ts'
@@ -133,7 +133,12 @@ test('property: whatever an event holds, it is one SSE message, one line of NDJS
       )
       const batch = new StoredBatch('epoch', 7, encodeEvents(input))
       const expected = { index: 7, cursor: 'epoch:7', events }
-      const block = sse.batch(batch, batch.events)
+      const whole = (format: Format) =>
+        format.batch(
+          batch,
+          batch.events.map((event) => format.event(event, batch.index)),
+        )
+      const block = whole(sse)
       const blocks = sseBlocks(block)
       assert.equal(blocks.length, 1)
       assert.deepEqual(
@@ -142,12 +147,12 @@ test('property: whatever an event holds, it is one SSE message, one line of NDJS
       )
       assert.deepEqual(blocks[0]?.message?.lastEventId, 'epoch:7')
       assert.deepEqual(JSON.parse(blocks[0]?.message?.data ?? ''), JSON.parse(JSON.stringify(expected)))
-      for (const text of [lines.batch(batch, batch.events), nomad.batch(batch, batch.events)]) {
+      for (const text of [whole(lines), whole(nomad)]) {
         assert.equal(text.search(/[\r\n]/), text.length - 1, 'the only line break is the last character')
         JSON.parse(text)
       }
-      assert.deepEqual(JSON.parse(lines.batch(batch, batch.events)), JSON.parse(JSON.stringify(expected)))
-      const { Events } = JSON.parse(nomad.batch(batch, batch.events)) as { Events: Record<string, unknown>[] }
+      assert.deepEqual(JSON.parse(whole(lines)), JSON.parse(JSON.stringify(expected)))
+      const { Events } = JSON.parse(whole(nomad)) as { Events: Record<string, unknown>[] }
       assert.deepEqual(
         Events.map(({ Payload, Topic, Key }) => [Payload, Topic, Key]),
         JSON.parse(JSON.stringify(events.map(({ payload, topic, key }) => [payload, topic, key]))),

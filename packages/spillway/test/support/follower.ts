@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { connect, type NetConnectOpts, type Socket } from 'node:net'
+import { connect, type NetConnectOpts, type OnReadOpts, type Socket } from 'node:net'
 import { SseParser } from './sse.ts'
 
 export const faces = ['SSE', 'NDJSON', 'Nomad'] as const
@@ -236,15 +236,31 @@ export interface Client {
   isClosed: boolean
 }
 
+export interface FollowOptions {
+  keepsPayloads?: boolean
+  /** Takes nothing from the kernel, not even the first bytes, until its socket is resumed. */
+  isPaused?: boolean
+  /** How it reads; what it has read, it gives to the follower itself. */
+  onread?: OnReadOpts
+}
+
 /** Connects and sends `request`. Its socket is destroyed by whoever opened it. */
 export function follow(
   port: number,
   face: Face,
   request: string = followRequest(face),
-  options: { keepsPayloads?: boolean } = {},
+  { keepsPayloads = true, isPaused = false, onread }: FollowOptions = {},
 ): Client {
-  const socket = connect({ port, host: '127.0.0.1', noDelay: true, highWaterMark: 16 * 1024 } as NetConnectOpts)
-  const follower = new Follower(face, options)
+  const socket = connect({
+    port,
+    host: '127.0.0.1',
+    noDelay: true,
+    highWaterMark: 16 * 1024,
+    ...(onread && { onread }),
+  } as NetConnectOpts)
+  // Before somebody listens: a socket that was to flow for a moment reads ahead.
+  if (isPaused) socket.pause()
+  const follower = new Follower(face, { keepsPayloads })
   const client: Client = { socket, follower, bytes: 0, isConnected: false, isClosed: false }
   socket.on('connect', () => {
     client.isConnected = true

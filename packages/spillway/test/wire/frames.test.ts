@@ -2,8 +2,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { SpillwayError } from '../../src/core/errors.ts'
 import { encodeEvents, JsonText } from '../../src/core/event.ts'
-import { batchFrame, closedFrame, gapFrame, openFrame, progressFrame } from '../../src/wire/frame.ts'
-import { nomadBatch, nomadBookmark, nomadError, nomadGap, nomadHeartbeat } from '../../src/wire/ndjson.ts'
+import { batchFrame, closedFrame, eventText, gapFrame, openFrame, progressFrame } from '../../src/wire/frame.ts'
+import { nomadBatch, nomadBookmark, nomadError, nomadEvent, nomadGap, nomadHeartbeat } from '../../src/wire/ndjson.ts'
 import { sseBlock, ssePosition } from '../../src/wire/sse.ts'
 import { SseParser, sseBlocks, sseMessages } from '../support/sse.ts'
 
@@ -16,7 +16,7 @@ test('frames are these bytes', () => {
   assert.equal(openFrame('e:7', 3, 7), '{"open":{"cursor":"e:7","oldest":3,"newest":7}}')
   assert.equal(openFrame('e:0', undefined, 0), '{"open":{"cursor":"e:0","oldest":null,"newest":0}}')
   assert.equal(
-    batchFrame(7, 'e:7', events),
+    batchFrame(7, 'e:7', events.map(eventText)),
     '{"index":7,"cursor":"e:7","events":[' +
       '{"topic":"Job","type":"JobRegistered","key":"web","namespace":"default","filterKeys":[],"payload":{"b":1.0,"a":1e2}},' +
       '{"topic":"T","type":"t","key":"","namespace":"","filterKeys":["a","b"],"payload":null}]}',
@@ -42,7 +42,10 @@ test('the lines of Nomad are these bytes', () => {
   assert.equal(nomadHeartbeat, '{}\n')
   assert.equal(nomadBookmark(9007199254740991), '{"Index":9007199254740991}\n')
   assert.equal(
-    nomadBatch(7, events),
+    nomadBatch(
+      7,
+      events.map((event) => nomadEvent(7, event)),
+    ),
     '{"Events":[{"FilterKeys":null,"Index":7,"Key":"web","Namespace":"default","Payload":{"b":1.0,"a":1e2},"Topic":"Job","Type":"JobRegistered"},' +
       '{"FilterKeys":["a","b"],"Index":7,"Key":"","Namespace":"","Payload":null,"Topic":"T","Type":"t"}],"Index":7}\n',
   )

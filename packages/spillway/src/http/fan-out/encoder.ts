@@ -3,13 +3,22 @@ import type { BrokerSubscription, Pulled } from '../../core/subscription.ts'
 import type { Format } from '../format.ts'
 import { Piece } from './sink.ts'
 
-/** Makes the bytes of one format, those of a whole batch once for all streams that send it at about one time. */
+/** How many characters of events are remembered: about what the streams at the tail send in one round. */
+const maxRemembered = 2 ** 20
+
+/**
+ * Makes the bytes of one format. A whole batch is made once for all streams that send it at about one time; of one that
+ * streams get in different parts, each event.
+ */
 export class Encoder {
   readonly format: Format
   readonly #text = new TextEncoder()
   #heartbeat: { readonly cursor: string; readonly piece: Piece } | undefined
   // Weak twice: the bytes of all that is kept, in every format that somebody once asked for, would multiply the memory.
   readonly #batches = new WeakMap<StoredBatch, WeakRef<Piece>>()
+
+  readonly #events = new Map<StoredEvent, string>()
+  #remembered = 0
 
   constructor(format: Format) {
     this.format = format
@@ -46,12 +55,36 @@ export class Encoder {
   }
 
   #batch(batch: StoredBatch, events: readonly StoredEvent[]): Piece {
-    if (events !== batch.events) return new Piece(this.text(this.format.batch(batch, events)))
+    if (events !== batch.events) {
+      return new Piece(
+        this.text(
+          this.format.batch(
+            batch,
+            events.map((event) => this.#event(event, batch.index)),
+          ),
+        ),
+      )
+    }
     let piece = this.#batches.get(batch)?.deref()
     if (!piece) {
-      piece = new Piece(this.text(this.format.batch(batch, events)))
+      const texts = events.map((event) => this.format.event(event, batch.index))
+      piece = new Piece(this.text(this.format.batch(batch, texts)))
       this.#batches.set(batch, new WeakRef(piece))
     }
     return piece
+  }
+
+  #event(event: StoredEvent, index: number): string {
+    const known = this.#events.get(event)
+    if (known !== undefined) return known
+    const text = this.format.event(event, index)
+    if (text.length > maxRemembered) return text
+    this.#remembered += text.length
+    if (this.#remembered > maxRemembered) {
+      this.#events.clear()
+      this.#remembered = text.length
+    }
+    this.#events.set(event, text)
+    return text
   }
 }

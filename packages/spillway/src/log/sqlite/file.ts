@@ -6,7 +6,7 @@ import { SpillwayError } from '../../core/errors.ts'
 import type { HistoryBatch } from '../../core/log.ts'
 import type { FilePart, SqliteFile } from '../sqlite.ts'
 import { decodeBatch } from './codec.ts'
-import { type Mark, readMark } from './mark.ts'
+import { bootId, readMark } from './mark.ts'
 import { checkHeader, isCorrupt, isWhole, keyCheck, type Row, type State, snapshot, Table } from './table.ts'
 import { lock } from './writer.ts'
 
@@ -37,7 +37,6 @@ class OpenFile implements SqliteFile {
   readonly #table: Table
   readonly #after: StatementSync
   readonly #backwards: StatementSync
-  readonly #mark: Mark | undefined
   readonly #state: State | undefined
   readonly last: number | undefined
   /** Where reading ends: `last`, or the end of all indexes. */
@@ -49,7 +48,7 @@ class OpenFile implements SqliteFile {
   constructor(file: string) {
     this.path = file
     // Before the database: a writer commits first and marks then, so what is marked now can be asked for.
-    this.#mark = readMark(`${file}-mark`)
+    const found = readMark(`${file}-mark`)
     this.#isStill = !existsSync(`${file}-wal`)
     this.#db = new DatabaseSync(this.#isStill && !isWritable(path.dirname(file)) ? immutable(file) : file, {
       readOnly: true,
@@ -62,11 +61,12 @@ class OpenFile implements SqliteFile {
       this.#state = unlessCorrupt(() => this.#table.state())
       const newest = unlessCorrupt(() => this.#table.newest())
       const isNewestWhole = newest !== undefined && newest.damaged === undefined
-      const marked = this.#mark && (!this.#state || this.#mark.epoch === this.#state.epoch) ? this.#mark.last : 0
-      const last = Math.max(marked, this.#state?.last ?? 0, this.floor, newest?.row?.idx ?? 0)
-      this.last = isNewestWhole || marked > 0 ? last : undefined
+      const mark = !this.#state || found?.epoch === this.#state.epoch ? found : undefined
+      const last = Math.max(mark?.last ?? 0, this.#state?.last ?? 0, this.floor, newest?.row?.idx ?? 0)
+      this.last = isNewestWhole || mark ? last : undefined
       // Behind a mark that a power cut left old there may be more.
-      this.#until = isNewestWhole ? last : Number.MAX_SAFE_INTEGER
+      const isMarkExact = mark && (mark.isClosed || (mark.boot !== '' && mark.boot === bootId()))
+      this.#until = isNewestWhole || isMarkExact ? last : Number.MAX_SAFE_INTEGER
     } catch (error) {
       this.#db.close()
       throw error

@@ -232,6 +232,8 @@ export class Table {
     let bytes = 0
     for (const row of this.#rowsAfter(start, limit, maxBytes)) {
       const isDamaged = !isWhole(row)
+      // One that was to be removed and stands behind a damaged one.
+      if (!isDamaged && row.idx <= start) continue
       if (!isDamaged && row.idx <= at) {
         throw new SpillwayError('LOG_CORRUPT', `The log has index ${row.idx} after ${at}.`)
       }
@@ -262,8 +264,8 @@ export class Table {
       yield* rows
       const last = rows.at(-1)
       if (!last || rows.length < Math.min(step, limit)) return
-      if (!isWhole(last)) {
-        // Nobody knows which index it had: on from where it stands.
+      if (!isWhole(last) || last.idx <= at) {
+        // It is not where its index says: on from where it stands.
         yield* walk(this.#after.iterate(at, -1), rows.length)
         return
       }

@@ -2,14 +2,15 @@ import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
 import { errorTable, type SpillwayError } from '../../core/errors.ts'
 import type { LogStart } from '../../core/log.ts'
 import { batchEnd } from './codec.ts'
+import { type Group, type PackedOutcome, packOutcomes, unpackGroup } from './group.ts'
 import { Reader } from './reader.ts'
 import type { RowPage } from './table.ts'
-import { type Bounds, type Job, type Opened, type Outcome, Writer, type WriterOptions } from './writer.ts'
+import { type Bounds, type Opened, Writer, type WriterOptions } from './writer.ts'
 
 // One file for both threads of a log: `workerData.role` says which one this is.
 
 export type Question =
-  | { readonly commit: readonly Job[]; readonly now: number }
+  | { readonly commit: Group; readonly now: number }
   | { readonly read: number; readonly limit: number; readonly maxBytes: number; readonly last: number }
   | { readonly locate: LogStart }
   | { readonly close: true }
@@ -33,7 +34,7 @@ export interface PageText extends Pick<Bounds, 'floor'> {
 }
 
 export type Answer =
-  | { readonly outcomes: readonly Outcome[]; readonly bounds: Bounds }
+  | { readonly outcomes: readonly PackedOutcome[]; readonly bounds: Bounds }
   | { readonly page: PageText }
   | { readonly located: number }
   | { readonly closed: true }
@@ -52,7 +53,10 @@ try {
   if (options.role === 'write') {
     const writer = new Writer(options)
     serve((request) => {
-      if ('commit' in request) return { outcomes: writer.commit(request.commit, request.now), bounds: writer.bounds }
+      if ('commit' in request) {
+        const outcomes = writer.commit(unpackGroup(request.commit), request.now)
+        return { outcomes: packOutcomes(outcomes), bounds: writer.bounds }
+      }
       writer.close()
       return { closed: true }
     })
