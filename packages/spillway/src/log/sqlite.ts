@@ -160,6 +160,8 @@ class FileLog implements SqliteLog {
   #reader: Thread | undefined
   readonly #followers = new Followers()
   readonly #pages = new Map<string, Promise<LogPage>>()
+  /** The page behind the one that was given last: who reads on finds it, and waits for neither thread. */
+  #ahead: { readonly name: string; readonly page: Promise<LogPage | undefined> } | undefined
   #bounds: Bounds
   /** What makes the log's time of the monotonic clock: it neither jumps nor falls, also below what is stored. */
   readonly #timeOffset: number
@@ -217,10 +219,28 @@ class FileLog implements SqliteLog {
     const name = `${after} ${limit}`
     let page = this.#pages.get(name)
     if (!page) {
-      page = this.#read(after, limit).finally(() => this.#pages.delete(name))
+      page = this.#readOrTake(name, after, limit).finally(() => this.#pages.delete(name))
       this.#pages.set(name, page)
     }
     return page
+  }
+
+  async #readOrTake(name: string, after: number, limit: number): Promise<LogPage> {
+    const ahead = this.#ahead?.name === name ? this.#ahead : undefined
+    if (ahead) this.#ahead = undefined
+    let page = await ahead?.page
+    // What was the end may not be it any more.
+    if (!page || page.batches.length === 0) page = await this.#read(after, limit)
+    const end = page.batches.at(-1)
+    // Not for one of many readers, whose pages would take each other's place.
+    if (end && page.batches.length === limit && this.#pages.size === 1) this.#readAhead(end.index, limit)
+    return page
+  }
+
+  #readAhead(after: number, limit: number): void {
+    // A failure is told to whoever asks for the page, by asking again.
+    const page = this.#read(after, limit).catch(() => undefined)
+    this.#ahead = { name: `${after} ${limit}`, page }
   }
 
   async locate(start: LogStart): Promise<number> {
@@ -242,6 +262,7 @@ class FileLog implements SqliteLog {
     await this.#flushing
     const reader = this.#reader
     this.#reader = undefined
+    this.#ahead = undefined
     await reader?.ask({ close: true })
     await this.#writer.ask({ close: true })
   }
