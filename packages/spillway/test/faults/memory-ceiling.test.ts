@@ -36,7 +36,13 @@ test('N10: with 256 MB, stalled readers, batches of 10 MB and thousands of subsc
     handler: { maxStreams, maxBody: 12 * mebibyte, stallTimeout: 10 * 60_000 },
   }
   const script = group ? `echo $$ > ${group}/cgroup.procs; exec "$@"` : 'exec "$@"'
-  const node = [process.execPath, '--max-old-space-size=160', serving, JSON.stringify(options)]
+  const node = [
+    process.execPath,
+    '--max-old-space-size=128',
+    '--max-semi-space-size=4',
+    serving,
+    JSON.stringify(options),
+  ]
   const { child, nextLine, complaints } = start(t, 'sh', ['-c', script, 'sh', ...node])
   // After the process was ended: a group that is in use cannot be removed.
   t.after(() => group && rmdirSync(group))

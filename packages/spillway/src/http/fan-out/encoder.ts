@@ -3,8 +3,8 @@ import type { BrokerSubscription, Pulled } from '../../core/subscription.ts'
 import type { Format } from '../format.ts'
 import { Piece } from './sink.ts'
 
-/** How many characters of events are remembered: about what the streams at the tail send in one round. */
-const maxRemembered = 2 ** 20
+/** How many characters of events are remembered: about what one stream sends in a round. */
+const maxRemembered = 2 ** 16
 
 /**
  * Makes the bytes of one format. A whole batch is made once for all streams that send it at about one time; of one that
