@@ -142,9 +142,16 @@ for (const [what, input, message] of [
   ['has no time', '{"index":1,"events":[{"topic":"T","type":"t"}]}\n', /Line 1 has no time/],
   ['has no events', '{"index":1,"time":1,"events":[]}\n', /Line 1 has no events\./],
   ['has an unknown field', '{"index":1,"time":1,"evens":1,"events":[]}\n', /Line 1 has the unknown field "evens"/],
-  ['goes back', line(1) + line(3) + line(3), /Line 3 has index 3 after 3\. Nothing was imported\./],
+  ['goes back', line(1) + line(3) + line(3), /^spillway import: Line 3 has index 3 after 3\. Nothing was imported\.$/m],
   ['goes back in time', line(1, 5) + line(3, 4), /Line 2 has a time before that of index 1\./],
   ['has an event that is wrong', '{"index":1,"time":1,"events":[{"topic":"T"}]}\n', /Line 1: event\.type/],
+  [
+    'has a time in the future',
+    line(1) + line(2, 4_000_000_000_000),
+    /Line 2 has a time in the future, 4000000000000\. /,
+  ],
+  ['has a time beyond all', line(1, 2 ** 53 - 1), /Line 1 has no time in Unix/],
+  ['is missing', '\n', /^spillway import: Standard input has no batches\. Nothing was imported\.$/m],
   ['is not UTF-8', Buffer.concat([Buffer.from(line(1)), Buffer.from([0xff, 0x0a])]), /Line 2 is not UTF-8/],
 ] as const) {
   test(`an import with a line that ${what} names it and leaves nothing behind`, async (t) => {
@@ -168,6 +175,24 @@ test('an import touches no history that is there, nor a directory in use', async
   const used = await run(t, ['import', data], { input: line(1) })
   assert.equal(used.code, 1)
   assert.match(used.stderr, /is in use by another process/)
+})
+
+test('the journal of a file that was removed is not played into another one', async (t) => {
+  const data = await folder(t)
+  const { server, url } = await serve(t, '--data', data)
+  await publish(url, event('old'))
+  server.kill('SIGKILL')
+  await server.ended
+  await rm(path.join(data, 'spillway.db'))
+  for (const args of [
+    ['import', data],
+    ['serve', '--port', '0', '--data', data],
+  ]) {
+    const { code, stderr } = await run(t, args, { input: line(1) })
+    assert.equal(code, 1)
+    assert.match(stderr, /spillway\.db-wal is left of a file that is not there/)
+  }
+  assert.ok(!existsSync(path.join(data, 'spillway.db')))
 })
 
 test('nobody serves a directory while an import runs; one that was killed is begun anew', async (t) => {

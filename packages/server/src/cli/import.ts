@@ -53,6 +53,8 @@ function makeFolder(folder: string): string | undefined {
 
 const groupBatches = 1000
 const groupBytes = 2 ** 20
+/** How far clocks may differ, in milliseconds. What is stored goes on from the newest time, so one far ahead would age all else. */
+const mostAhead = 86_400_000
 /** More than any batch that a server takes by default, and still bounded. */
 const maxLine = 256 * 2 ** 20
 
@@ -68,6 +70,7 @@ async function* groups(progress: Progress, size: number | undefined): AsyncGener
       const batch = parsed(text, line)
       if (batch.index <= newest.index) throw wrong(line, `has index ${batch.index} after ${newest.index}`)
       if (batch.time < newest.time) throw wrong(line, `has a time before that of index ${newest.index}`)
+      if (batch.time > Date.now() + mostAhead) throw wrong(line, `has a time in the future, ${batch.time}`)
       newest = batch
       group.push(batch)
     }
@@ -80,6 +83,7 @@ async function* groups(progress: Progress, size: number | undefined): AsyncGener
     group = []
     bytes = 0
   }
+  if (newest.index === 0) throw new Failure('Standard input has no batches. Nothing was imported.')
   if (group.length > 0) yield group
 }
 

@@ -22,7 +22,7 @@ export function parseHistoryLine(
   const { index, events } = parseBatch(text, at, lineFields)
   if (index === undefined) throw new SpillwayError('INVALID', `${at} has no index.`)
   const { time } = JSON.parse(text) as { time?: unknown }
-  if (!Number.isSafeInteger(time) || (time as number) < 0) {
+  if (!Number.isSafeInteger(time) || (time as number) < 0 || (time as number) > 8_640_000_000_000_000) {
     throw new SpillwayError('INVALID', `${at} has no time in Unix milliseconds.`)
   }
   if (events.length === 0) throw new SpillwayError('INVALID', `${at} has no events.`)

@@ -3,12 +3,12 @@ import type { BrokerSubscription, Pulled } from '../../core/subscription.ts'
 import type { Format } from '../format.ts'
 import { Piece } from './sink.ts'
 
-/** How many characters of events are remembered: about what one stream sends in a round. */
+/** How many characters of the events of one batch are remembered. */
 const maxRemembered = 2 ** 16
 
 /**
  * Makes the bytes of one format. A whole batch is made once for all streams that send it at about one time; of one that
- * streams get in different parts, each event.
+ * streams get in different parts, each event is made once while they are at it.
  */
 export class Encoder {
   readonly format: Format
@@ -19,6 +19,7 @@ export class Encoder {
 
   readonly #events = new Map<StoredEvent, string>()
   #remembered = 0
+  #rememberedIndex = 0
 
   constructor(format: Format) {
     this.format = format
@@ -75,15 +76,16 @@ export class Encoder {
   }
 
   #event(event: StoredEvent, index: number): string {
+    if (index !== this.#rememberedIndex) {
+      this.#events.clear()
+      this.#remembered = 0
+      this.#rememberedIndex = index
+    }
     const known = this.#events.get(event)
     if (known !== undefined) return known
     const text = this.format.event(event, index)
-    if (text.length > maxRemembered) return text
+    if (this.#remembered + text.length > maxRemembered) return text
     this.#remembered += text.length
-    if (this.#remembered > maxRemembered) {
-      this.#events.clear()
-      this.#remembered = text.length
-    }
     this.#events.set(event, text)
     return text
   }

@@ -3,7 +3,7 @@ import path from 'node:path'
 import { SpillwayError } from '../../core/errors.ts'
 import type { PendingBatch } from '../../core/event.ts'
 import { encodeBatch } from './codec.ts'
-import { lock, problem, Writer } from './writer.ts'
+import { checkNoJournal, lock, problem, Writer } from './writer.ts'
 
 /** See `importSqlite`. */
 export async function importFile(target: string, groups: AsyncIterable<readonly PendingBatch[]>): Promise<number> {
@@ -12,6 +12,7 @@ export async function importFile(target: string, groups: AsyncIterable<readonly 
     if (existsSync(target)) {
       throw new SpillwayError('LOG_UNUSABLE', `There is a log already: ${target}. It was not touched.`)
     }
+    checkNoJournal(target)
     return await fill(target, groups)
   } finally {
     held.close()
@@ -33,16 +34,22 @@ async function fill(target: string, groups: AsyncIterable<readonly PendingBatch[
     }
     writer.close()
     isOpen = false
+    takePlace(unfinished, target)
+    return count
+  } finally {
+    if (isOpen) writer.close()
+    removeLog(unfinished)
+  }
+}
+
+function takePlace(unfinished: string, target: string): void {
+  try {
     // The mark first, so that a log never stands without it; without its log it says nothing.
     renameSync(`${unfinished}-mark`, `${target}-mark`)
     renameSync(unfinished, target)
     syncFolder(path.dirname(target))
-    return count
   } catch (error) {
     throw problem(error, target)
-  } finally {
-    if (isOpen) writer.close()
-    removeLog(unfinished)
   }
 }
 

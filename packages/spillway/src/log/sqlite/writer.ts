@@ -57,6 +57,9 @@ export interface Opened extends Bounds {
 /** How many batches one commit removes at the most, beside twice what it stores: appends must not wait for a long cleaning. */
 const sliceLength = 512
 
+/** The last time that a Date has, in Unix milliseconds. */
+const latestTime = 8_640_000_000_000_000
+
 /** SQLite's codes: https://www.sqlite.org/rescode.html */
 const busy = 5
 const full = 13
@@ -190,6 +193,7 @@ export class Writer {
         last = nextIndex(last, index)
         return last
       })
+      for (const { time = now } of batches) checkTime(time)
       for (const [n, { text, time = now }] of batches.entries()) this.#insertBatch(indexes[n] as number, text, time)
       if (key !== undefined) this.#remember(key, digest, indexes)
       return { indexes, duplicate: false }
@@ -364,8 +368,25 @@ export function lock(path: string): DatabaseSync {
   }
 }
 
+function checkTime(time: number): void {
+  if (time <= latestTime) return
+  throw new SpillwayError(
+    'INVALID',
+    `The time of a batch must be at most ${latestTime} Unix milliseconds, got ${time}.`,
+  )
+}
+
+/** SQLite would play the journal of a file that was removed into the new one: its old batches would take the place of the new. */
+export function checkNoJournal(path: string): void {
+  const journal = `${path}-wal`
+  if (!existsSync(journal) || statSync(journal).size === 0) return
+  const message = `${journal} is left of a file that is not there. Put that back, or move its journal away.`
+  throw new SpillwayError('LOG_UNUSABLE', message)
+}
+
 /** Made under another name: a file that was begun and not finished must not be taken for a log. */
 function create(path: string, durability: string): void {
+  checkNoJournal(path)
   const unfinished = `${path}-new`
   rmSync(unfinished, { force: true })
   const db = new DatabaseSync(unfinished)
