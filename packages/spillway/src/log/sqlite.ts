@@ -263,7 +263,8 @@ class FileLog implements SqliteLog {
     const reader = this.#reader
     this.#reader = undefined
     this.#ahead = undefined
-    await reader?.ask({ close: true })
+    // A reader that has failed must not keep the writer's lock.
+    await reader?.ask({ close: true }).catch(() => {})
     await this.#writer.ask({ close: true })
   }
 
