@@ -60,3 +60,15 @@ export function cut(text: string, width: number): string {
   }
   return `${kept}…`
 }
+
+const number = new Intl.NumberFormat('en')
+
+/** A number as people read it: 1,234,567. */
+export function formatted(value: number): string {
+  return number.format(value)
+}
+
+/** `1 batch`, `1,234 batches`. */
+export function counted(value: number, one: string, many: string): string {
+  return `${formatted(value)} ${value === 1 ? one : many}`
+}

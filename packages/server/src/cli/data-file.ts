@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs'
+import { existsSync, mkdirSync } from 'node:fs'
 import path from 'node:path'
 import { SpillwayError } from 'spillway'
 import { type FileRange, openSqliteFile, type SqliteFile } from 'spillway/log/sqlite'
@@ -26,10 +26,24 @@ export async function withDataFile<T>(folder: string, use: (file: SqliteFile) =>
   }
 }
 
-/** An error of a log as a command ends with it. */
-export function asDataFailure(error: unknown): unknown {
+/** Gives the first folder that was not there before. Throws `Failure`, which calls it `name`. */
+export function makeFolder(folder: string, name: string): string | undefined {
+  try {
+    return mkdirSync(folder, { recursive: true })
+  } catch (cause) {
+    throw new Failure(`${name} cannot be made: ${(cause as Error).message}`, { cause })
+  }
+}
+
+/** An error of a log as a command ends with it. `more`: what else may help. */
+export function asDataFailure(error: unknown, more = ''): unknown {
   if (!(error instanceof SpillwayError)) return error
-  return new Failure(`${error.message} ${error.advice}`, { cause: error })
+  return new Failure(`${error.message} ${error.advice}${more}`, { cause: error })
+}
+
+/** How much of a file has been read up to `index`, from 0 to 1; `undefined` where nobody knows its end. */
+export function shareUpTo(index: number, { floor, last }: SqliteFile): number | undefined {
+  return last && (index - floor) / (last - floor)
 }
 
 /** The indexes strictly between, in words. */

@@ -1,8 +1,9 @@
 import { once } from 'node:events'
 import { formatHistoryLine } from 'spillway'
 import type { SqliteFile } from 'spillway/log/sqlite'
+import { counted } from '../terminal.ts'
 import { type Command, defineCommand } from './command.ts'
-import { lossText, span, withDataFile } from './data-file.ts'
+import { lossText, shareUpTo, span, withDataFile } from './data-file.ts'
 import { Progress } from './progress.ts'
 
 /** `spillway export`. */
@@ -46,16 +47,9 @@ async function write(file: SqliteFile): Promise<number> {
     const text = part.batches.map((batch) => `${formatHistoryLine(batch)}\n`).join('')
     if (!process.stdout.write(text)) await once(process.stdout, 'drain')
     const newest = part.batches.at(-1)?.index ?? 0
-    progress.show(
-      `${number.format(batches)} batches written`,
-      file.last && (newest - file.floor) / (file.last - file.floor),
-    )
+    progress.show(`${counted(batches, 'batch', 'batches')} written`, shareUpTo(newest, file))
   }
   progress.clear()
-  say(
-    `${number.format(batches)} ${batches === 1 ? 'batch' : 'batches'} written${isWhole ? '' : ', not all that was stored'}.`,
-  )
+  say(`${counted(batches, 'batch', 'batches')} written${isWhole ? '' : ', not all that was stored'}.`)
   return isWhole ? 0 : 1
 }
-
-const number = new Intl.NumberFormat('en')

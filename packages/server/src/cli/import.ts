@@ -1,9 +1,10 @@
-import { fstatSync, mkdirSync, rmSync } from 'node:fs'
+import { fstatSync, rmSync } from 'node:fs'
 import { type PendingBatch, parseHistoryLine, SpillwayError } from 'spillway'
 import { importSqlite } from 'spillway/log/sqlite'
 import { LineSplitter, LineTooLong } from '../lines.ts'
+import { counted } from '../terminal.ts'
 import { type Command, defineCommand } from './command.ts'
-import { asDataFailure, dataFile } from './data-file.ts'
+import { asDataFailure, dataFile, makeFolder } from './data-file.ts'
 import { Failure, UsageError } from './errors.ts'
 import { Progress } from './progress.ts'
 
@@ -28,26 +29,17 @@ async function runImport(folder: string): Promise<number> {
   }
   const input = fstatSync(process.stdin.fd)
   if (input.isDirectory()) throw new UsageError('Standard input is a directory, not an export.')
-  const made = makeFolder(folder)
+  const made = makeFolder(folder, folder)
   const progress = new Progress()
   try {
     const count = await importSqlite(dataFile(folder), groups(progress, input.isFile() ? input.size : undefined))
     progress.clear()
-    process.stderr.write(`spillway import: ${number.format(count)} ${count === 1 ? 'batch' : 'batches'} imported.\n`)
+    process.stderr.write(`spillway import: ${counted(count, 'batch', 'batches')} imported.\n`)
     return 0
   } catch (error) {
     progress.clear()
     if (made !== undefined) rmSync(made, { recursive: true, force: true })
     throw asDataFailure(error)
-  }
-}
-
-/** Gives the first folder that was not there before. */
-function makeFolder(folder: string): string | undefined {
-  try {
-    return mkdirSync(folder, { recursive: true })
-  } catch (cause) {
-    throw new Failure(`${folder} cannot be made: ${(cause as Error).message}`, { cause })
   }
 }
 
@@ -79,7 +71,7 @@ async function* groups(progress: Progress, size: number | undefined): AsyncGener
     yield group
     done += bytes
     count += group.length
-    progress.show(`${number.format(count)} batches imported`, size && done / size)
+    progress.show(`${counted(count, 'batch', 'batches')} imported`, size && done / size)
     group = []
     bytes = 0
   }
@@ -133,5 +125,3 @@ function utf8(bytes: Uint8Array, line: number): string {
 function wrong(line: number, what: string): Failure {
   return new Failure(`Line ${line} ${what}. Nothing was imported.`)
 }
-
-const number = new Intl.NumberFormat('en')

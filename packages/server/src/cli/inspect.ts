@@ -1,7 +1,7 @@
 import type { FileRange, SqliteFile } from 'spillway/log/sqlite'
-import { columns, paintFor, plain } from '../terminal.ts'
+import { columns, counted, formatted, paintFor, plain } from '../terminal.ts'
 import { type Command, defineCommand } from './command.ts'
-import { lossText, withDataFile } from './data-file.ts'
+import { lossText, shareUpTo, withDataFile } from './data-file.ts'
 import { Progress } from './progress.ts'
 
 /** `spillway inspect`. */
@@ -70,10 +70,7 @@ function look(file: SqliteFile): Found {
     }
     batches += part.batches.length
     const { index = 0 } = part.batches.at(-1) ?? {}
-    progress.show(
-      `${number.format(batches)} batches read`,
-      file.last && (index - file.floor) / (file.last - file.floor),
-    )
+    progress.show(`${counted(batches, 'batch', 'batches')} read`, shareUpTo(index, file))
   }
   progress.show('checking the structure of the file')
   const problems = file.check()
@@ -109,15 +106,15 @@ function pretty(found: Found): string {
     ['epoch', found.epoch ?? 'damaged'],
     ['durability', found.durability ?? 'damaged'],
     ['indexes', isEmpty ? `none kept; the newest was ${floor}` : `${floor + 1} to ${last ?? 'nobody can say where'}`],
-    ['batches', `${number.format(batches)}, with ${number.format(events)} ${events === 1 ? 'event' : 'events'}`],
+    ['batches', `${formatted(batches)}, with ${counted(events, 'event', 'events')}`],
     ['times', firstTime === null ? 'none' : `${time(firstTime)} to ${time(lastTime ?? firstTime)}`],
-    ['payloads', `${number.format(found.payloadBytes)} bytes`],
-    ['file', `${number.format(found.fileBytes)} bytes`],
+    ['payloads', `${formatted(found.payloadBytes)} bytes`],
+    ['file', `${formatted(found.fileBytes)} bytes`],
     ...topics.slice(0, mostShown).map(([topic, count], n): [string, string] => {
-      return [n === 0 ? 'topics' : '', `${plain(topic)} ${paint('dim', number.format(count))}`]
+      return [n === 0 ? 'topics' : '', `${plain(topic)} ${paint('dim', formatted(count))}`]
     }),
   ]
-  if (topics.length > mostShown) rows.push(['', `and ${number.format(topics.length - mostShown)} more`])
+  if (topics.length > mostShown) rows.push(['', `and ${formatted(topics.length - mostShown)} more`])
   const width = Math.max(...rows.map(([name]) => columns(name))) + 2
   const lines = rows.map(([name, value]) => `  ${paint('dim', name.padEnd(width))}${value}`)
   const wrong = [...lost.map(lossText), ...problems.slice(0, mostShown).map(plain)]
@@ -131,5 +128,3 @@ function pretty(found: Found): string {
 function time(ms: number): string {
   return Number.isNaN(new Date(ms).getTime()) ? `${ms} ms` : new Date(ms).toISOString()
 }
-
-const number = new Intl.NumberFormat('en')

@@ -2,6 +2,7 @@ import { fstatSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { LineSplitter, LineTooLong } from '../lines.ts'
 import { jsonOf, Refused, type Remote, request, Unreachable } from '../remote.ts'
+import { counted, formatted } from '../terminal.ts'
 import { type Command, defineCommand, type Values } from './command.ts'
 import { Failure, quoted, UsageError } from './errors.ts'
 import { Progress } from './progress.ts'
@@ -226,7 +227,7 @@ class LinePublisher {
     const summary =
       this.#batches === 0
         ? 'The input holds no line to publish.'
-        : `${formatted(this.#batches)} ${this.#batches === 1 ? 'batch' : 'batches'} published from ${counted(this.#read)}.`
+        : `${counted(this.#batches, 'batch', 'batches')} published from ${counted(this.#read, 'line', 'lines')}.`
     process.stderr.write(`${summary}\n`)
     return this.#last
   }
@@ -245,8 +246,7 @@ class LinePublisher {
   #fail({ numbers }: Chunk, error: unknown): never {
     const range = [numbers[0] ?? 0, numbers.at(-1) ?? 0] as const
     if (error instanceof Refused) {
-      const lines = range[0] === range[1] ? `line ${range[0]}` : `lines ${range[0]} to ${range[1]}`
-      this.stop(`Refused (${lines}): ${inInput(error.message, numbers)}`, error.own ? undefined : range)
+      this.stop(`Refused (${span(...range)}): ${inInput(error.message, numbers)}`, error.own ? undefined : range)
     }
     if (error instanceof Unreachable) this.stop((asFailure(error) as Error).message, error.sent ? range : undefined)
     throw error
@@ -270,10 +270,3 @@ function isBlank(line: Uint8Array): boolean {
 function span(first: number, last: number): string {
   return first === last ? `line ${first}` : `lines ${first} to ${last}`
 }
-
-function counted(lines: number): string {
-  return `${formatted(lines)} ${lines === 1 ? 'line' : 'lines'}`
-}
-
-const number = new Intl.NumberFormat('en')
-const formatted = (value: number) => number.format(value)

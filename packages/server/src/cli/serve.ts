@@ -1,4 +1,3 @@
-import { mkdirSync } from 'node:fs'
 import path from 'node:path'
 import { SpillwayError } from 'spillway'
 import { type SqliteLog, type SqliteLogOptions, sqliteLog } from 'spillway/log/sqlite'
@@ -6,7 +5,7 @@ import { humanLog, jsonLog, type ServerLog } from '../log.ts'
 import { createServer, isLoopback, type ServerOptions } from '../server.ts'
 import { plain } from '../terminal.ts'
 import { type Command, defineCommand, type Values } from './command.ts'
-import { dataFile, span } from './data-file.ts'
+import { asDataFailure, dataFile, makeFolder, span } from './data-file.ts'
 import { Failure, UsageError } from './errors.ts'
 import { choice, duration, integer, size } from './values.ts'
 
@@ -137,11 +136,7 @@ async function openHistory(values: Values<typeof options>, log: ServerLog): Prom
   if (keep !== undefined) kept.capacity = integer('--keep', keep, 1, Number.MAX_SAFE_INTEGER)
   if (keepBytes !== undefined) kept.maxBytes = size('--keep-bytes', keepBytes, 1, Number.MAX_SAFE_INTEGER)
   if (keepAge !== undefined) kept.maxAge = duration('--keep-age', keepAge, 1, mostAge)
-  try {
-    mkdirSync(data, { recursive: true })
-  } catch (cause) {
-    throw new Failure(`--data ${data} cannot be made: ${(cause as Error).message}`, { cause })
-  }
+  makeFolder(data, `--data ${data}`)
   try {
     const history = await sqliteLog(kept)
     if (history.lost) {
@@ -154,10 +149,8 @@ async function openHistory(values: Values<typeof options>, log: ServerLog): Prom
     }
     return history
   } catch (error) {
-    if (!(error instanceof SpillwayError)) throw error
-    const { message, advice, code } = error
-    const other = code === 'LOG_UNUSABLE' ? ' --memory keeps history in memory only.' : ''
-    throw new Failure(`${message} ${advice}${other}`, { cause: error })
+    const isUnusable = error instanceof SpillwayError && error.code === 'LOG_UNUSABLE'
+    throw asDataFailure(error, isUnusable ? ' --memory keeps history in memory only.' : '')
   }
 }
 

@@ -1,5 +1,5 @@
 import { jsonOf, type Remote, request } from '../remote.ts'
-import { columns, paintFor, plain } from '../terminal.ts'
+import { columns, formatted, paintFor, plain } from '../terminal.ts'
 import { type Command, defineCommand } from './command.ts'
 import { asFailure, remoteOf, remoteOptions, tokenNote } from './remote-options.ts'
 
@@ -43,10 +43,8 @@ function pretty(
   return `${[paint('bold', remote.url.origin), ...lines].join('\n')}\n`
 }
 
-const number = new Intl.NumberFormat('en')
-
 function text(value: unknown): string {
-  if (typeof value === 'number') return number.format(value)
+  if (typeof value === 'number') return formatted(value)
   return plain(typeof value === 'string' ? value : JSON.stringify(value ?? null))
 }
 
