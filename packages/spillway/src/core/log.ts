@@ -56,6 +56,9 @@ export interface Appended {
  */
 export type LogStart = { readonly since: number } | { readonly last: number }
 
+/** The last time that a `Date` has, in Unix milliseconds. [ECMA-262, Time Values and Time Range] */
+export const latestTime = 8_640_000_000_000_000
+
 /** A batch of a history, with what a log knows of it beside its events. */
 export interface HistoryBatch {
   readonly index: number

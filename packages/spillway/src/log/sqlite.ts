@@ -198,7 +198,7 @@ class FileLog implements SqliteLog {
       if (bytes > this.#limits.maxBytes) throw tooLarge(bytes, this.#limits.maxBytes)
       const text = encodeBatch(events)
       size += text.length
-      return { text, ...(index !== undefined && { index }), ...(time !== undefined && { time }) }
+      return { text, index, time }
     })
     if (this.#waiting > 0 && this.#waiting + size > maxWaiting) {
       throw new SpillwayError(

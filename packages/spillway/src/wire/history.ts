@@ -1,6 +1,6 @@
 import { SpillwayError } from '../core/errors.ts'
 import { encodeEvents, type PendingBatch } from '../core/event.ts'
-import type { HistoryBatch } from '../core/log.ts'
+import { type HistoryBatch, latestTime } from '../core/log.ts'
 import { parseBatch } from './publish.ts'
 
 /** A batch as one line of JSON without its end, payloads as they were published. {@link parseHistoryLine} reads it. */
@@ -22,7 +22,7 @@ export function parseHistoryLine(
   const { index, events } = parseBatch(text, at, lineFields)
   if (index === undefined) throw new SpillwayError('INVALID', `${at} has no index.`)
   const { time } = JSON.parse(text) as { time?: unknown }
-  if (!Number.isSafeInteger(time) || (time as number) < 0 || (time as number) > 8_640_000_000_000_000) {
+  if (!Number.isSafeInteger(time) || (time as number) < 0 || (time as number) > latestTime) {
     throw new SpillwayError('INVALID', `${at} has no time in Unix milliseconds.`)
   }
   if (events.length === 0) throw new SpillwayError('INVALID', `${at} has no events.`)

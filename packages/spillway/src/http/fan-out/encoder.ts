@@ -16,7 +16,7 @@ export class Encoder {
   #heartbeat: { readonly cursor: string; readonly piece: Piece } | undefined
   // Weak twice: the bytes of all that is kept, in every format that somebody once asked for, would multiply the memory.
   readonly #batches = new WeakMap<StoredBatch, WeakRef<Piece>>()
-
+  /** The texts of events of the batch that was sent in part last, and how many characters they have. */
   readonly #events = new Map<StoredEvent, string>()
   #remembered = 0
   #rememberedIndex = 0
@@ -56,23 +56,17 @@ export class Encoder {
   }
 
   #batch(batch: StoredBatch, events: readonly StoredEvent[]): Piece {
-    if (events !== batch.events) {
-      return new Piece(
-        this.text(
-          this.format.batch(
-            batch,
-            events.map((event) => this.#event(event, batch.index)),
-          ),
-        ),
-      )
-    }
+    if (events !== batch.events) return this.#piece(batch, events, (event) => this.#event(event, batch.index))
     let piece = this.#batches.get(batch)?.deref()
     if (!piece) {
-      const texts = events.map((event) => this.format.event(event, batch.index))
-      piece = new Piece(this.text(this.format.batch(batch, texts)))
+      piece = this.#piece(batch, events, (event) => this.format.event(event, batch.index))
       this.#batches.set(batch, new WeakRef(piece))
     }
     return piece
+  }
+
+  #piece(batch: StoredBatch, events: readonly StoredEvent[], textOf: (event: StoredEvent) => string): Piece {
+    return new Piece(this.text(this.format.batch(batch, events.map(textOf))))
   }
 
   #event(event: StoredEvent, index: number): string {

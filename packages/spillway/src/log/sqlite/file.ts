@@ -7,7 +7,18 @@ import type { HistoryBatch } from '../../core/log.ts'
 import type { FilePart, SqliteFile } from '../sqlite.ts'
 import { decodeBatch } from './codec.ts'
 import { bootId, readMark } from './mark.ts'
-import { checkHeader, isCorrupt, isWhole, keyCheck, type Row, type State, snapshot, Table } from './table.ts'
+import {
+  checkHeader,
+  columns,
+  isCorrupt,
+  isWhole,
+  keyCheck,
+  type Row,
+  rowsOf,
+  type State,
+  snapshot,
+  Table,
+} from './table.ts'
 import { lock } from './writer.ts'
 
 /** See `openSqliteFile`. */
@@ -29,7 +40,6 @@ export function openFile(path: string): SqliteFile {
 
 /** About how many characters one part has. */
 const partLength = 2 ** 20
-const columns = 'idx, seq, total, time, crc, data'
 
 class OpenFile implements SqliteFile {
   readonly path: string
@@ -41,7 +51,6 @@ class OpenFile implements SqliteFile {
   readonly last: number | undefined
   /** Where reading ends: `last`, or the end of all indexes. */
   readonly #until: number
-
   /** Whether nobody had it open: what opening it leaves behind is then taken away. */
   readonly #isStill: boolean
 
@@ -125,7 +134,6 @@ class OpenFile implements SqliteFile {
       }
       let damaged = 0
       for (const { key, digest, indexes, crc } of this.#db.prepare('SELECT * FROM keys').iterate()) {
-        // As the writer checks it.
         if (crc !== keyCheck(key as string, digest as number, indexes as string)) damaged++
       }
       if (damaged > 0) found.push(`Ids of publishes that are damaged: ${damaged}. Repeats of them are stored again.`)
@@ -150,7 +158,7 @@ class OpenFile implements SqliteFile {
     return snapshot(this.#db, () => {
       try {
         state = unlessCorrupt(() => this.#table.state())
-        for (const row of this.#after.iterate(from, this.#until) as Iterable<unknown> as Iterable<Row>) {
+        for (const row of rowsOf<Row>(this.#after, from, this.#until)) {
           // Neither its index nor anything else of it can be believed. What follows shows that it is missing.
           if (!isWhole(row)) continue
           rows.push(row)

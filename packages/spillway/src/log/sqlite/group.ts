@@ -30,21 +30,13 @@ export function packGroup(jobs: readonly Job[]): Group {
   return { text: texts.join(batchEnd), rest }
 }
 
-const plain: Omit<Rest, 'batches'> = { key: undefined, digest: 0, expected: undefined }
-
 export function unpackGroup({ text, rest }: Group): Job[] {
   const texts = text.split(batchEnd)
   let next = 0
+  const take = (): string => texts[next++] as string
   return rest.map((one) => {
-    const { key, digest, expected } = one ?? plain
-    if (!one) return { batches: [{ text: texts[next++] as string }], key, digest, expected }
-    const batches = one.batches.map(([index, time]) => {
-      const batch: { text: string; index?: number; time?: number } = { text: texts[next++] as string }
-      if (index !== undefined) batch.index = index
-      if (time !== undefined) batch.time = time
-      return batch
-    })
-    return { batches, key, digest, expected }
+    if (!one) return { batches: [{ text: take() }], key: undefined, digest: 0, expected: undefined }
+    return { ...one, batches: one.batches.map(([index, time]) => ({ text: take(), index, time })) }
   })
 }
 

@@ -54,9 +54,7 @@ function takePlace(unfinished: string, target: string): void {
 }
 
 function append(writer: Writer, batches: readonly PendingBatch[]): void {
-  const texts = batches.map(({ events, index, time = 0 }) => {
-    return index === undefined ? { text: encodeBatch(events), time } : { text: encodeBatch(events), time, index }
-  })
+  const texts = batches.map(({ events, index, time = 0 }) => ({ text: encodeBatch(events), index, time }))
   const [outcome] = writer.commit([{ batches: texts, key: undefined, digest: 0, expected: undefined }], 0)
   if (outcome && 'code' in outcome) throw new SpillwayError(outcome.code, outcome.message)
 }

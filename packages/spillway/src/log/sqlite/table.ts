@@ -27,6 +27,9 @@ export const schema: string = `
   PRAGMA user_version = ${formatVersion};
 `
 
+/** Of a whole {@link Row}. */
+export const columns = 'idx, seq, total, time, crc, data'
+
 /** A batch as it is kept. */
 export interface Row {
   readonly idx: number
@@ -125,6 +128,11 @@ export function isCorrupt(error: unknown): boolean {
   return code === 'ERR_OUT_OF_RANGE' || [11, 26].includes(errcode & 0xff)
 }
 
+/** Rows as they come, of the columns that the statement names. */
+export function rowsOf<T>(statement: StatementSync, ...values: readonly number[]): Iterable<T> {
+  return statement.iterate(...values) as Iterable<unknown> as Iterable<T>
+}
+
 /** Runs `read` in one transaction, so that all of it sees the same. */
 export function snapshot<T>(db: DatabaseSync, read: () => T): T {
   db.exec('BEGIN')
@@ -144,20 +152,14 @@ export class Table {
   readonly #after: StatementSync
   readonly #newest: StatementSync
   readonly #from: StatementSync
-  readonly #one: StatementSync
-  readonly #tail: StatementSync
 
   constructor(db: DatabaseSync) {
     this.#db = db
-    this.#one = db.prepare('SELECT 1 FROM batches WHERE idx = ?')
-    this.#tail = db.prepare('SELECT idx FROM batches ORDER BY idx DESC LIMIT ?')
     this.#state = db.prepare('SELECT * FROM state')
-    this.#upTo = db.prepare(
-      'SELECT idx, seq, total, time, crc, data FROM batches WHERE idx <= ? ORDER BY idx DESC LIMIT 1',
-    )
-    this.#after = db.prepare('SELECT idx, seq, total, time, crc, data FROM batches WHERE idx > ? ORDER BY idx LIMIT ?')
-    this.#newest = db.prepare('SELECT idx, seq, total, time, crc, data FROM batches ORDER BY idx DESC')
-    this.#from = db.prepare('SELECT idx, seq, total, time, crc, data FROM batches WHERE idx >= ? ORDER BY idx')
+    this.#upTo = db.prepare(`SELECT ${columns} FROM batches WHERE idx <= ? ORDER BY idx DESC LIMIT 1`)
+    this.#after = db.prepare(`SELECT ${columns} FROM batches WHERE idx > ? ORDER BY idx LIMIT ?`)
+    this.#newest = db.prepare(`SELECT ${columns} FROM batches ORDER BY idx DESC`)
+    this.#from = db.prepare(`SELECT ${columns} FROM batches WHERE idx >= ? ORDER BY idx`)
   }
 
   /** Throws `LOG_CORRUPT`. */
@@ -170,7 +172,7 @@ export class Table {
   /** The newest batch that is whole, and the highest index that a damaged row behind it seems to have. */
   newest(): { row: Row | undefined; damaged: number | undefined } {
     let damaged: number | undefined
-    for (const row of this.#newest.iterate() as Iterable<unknown> as Iterable<Row>) {
+    for (const row of rowsOf<Row>(this.#newest)) {
       if (isWhole(row)) return { row, damaged }
       damaged = Math.max(damaged ?? 0, row.idx)
     }
@@ -182,9 +184,11 @@ export class Table {
    * either. SQLite keeps no checks of its own, so a flipped bit can send its searches astray.
    */
   checkTail(): void {
+    const tail = this.#db.prepare('SELECT idx FROM batches ORDER BY idx DESC LIMIT ?')
+    const one = this.#db.prepare('SELECT 1 FROM batches WHERE idx = ?')
     let next = Number.POSITIVE_INFINITY
-    for (const { idx } of this.#tail.iterate(tailLength) as Iterable<unknown> as Iterable<{ idx: number }>) {
-      if (idx >= next || !this.#one.get(idx)) {
+    for (const { idx } of rowsOf<Pick<Row, 'idx'>>(tail, tailLength)) {
+      if (idx >= next || !one.get(idx)) {
         throw new SpillwayError('LOG_CORRUPT', `The table of batches is damaged at index ${idx}.`)
       }
       next = idx
@@ -216,7 +220,7 @@ export class Table {
   }
 
   #wholeFrom(index: number): Row | undefined {
-    for (const row of this.#from.iterate(index) as Iterable<unknown> as Iterable<Row>) {
+    for (const row of rowsOf<Row>(this.#from, index)) {
       if (isWhole(row)) return row
     }
     return undefined
@@ -266,7 +270,8 @@ export class Table {
       if (!last || rows.length < Math.min(step, limit)) return
       if (!isWhole(last) || last.idx <= at) {
         // It is not where its index says: on from where it stands.
-        yield* walk(this.#after.iterate(at, -1), rows.length)
+        let seen = 0
+        for (const row of rowsOf<Row>(this.#after, at, -1)) if (seen++ >= rows.length) yield row
         return
       }
       at = last.idx
@@ -281,12 +286,5 @@ export class Table {
     const [at, seq] = last <= index && last > floor ? [last, last_seq] : [floor, floor_seq]
     if (!row || row.idx <= at) return seq
     return isWhole(row) && row.idx <= index ? row.seq : Number.NaN
-  }
-}
-
-function* walk(rows: Iterable<unknown>, behind: number): Generator<Row> {
-  let n = 0
-  for (const row of rows) {
-    if (n++ >= behind) yield row as Row
   }
 }

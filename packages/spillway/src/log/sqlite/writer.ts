@@ -2,7 +2,7 @@ import { existsSync, renameSync, rmSync, statSync } from 'node:fs'
 import { DatabaseSync, type StatementSync } from 'node:sqlite'
 import { newEpoch } from '../../core/cursor.ts'
 import { SpillwayError, shown } from '../../core/errors.ts'
-import { keyWindow } from '../../core/log.ts'
+import { keyWindow, latestTime } from '../../core/log.ts'
 import { checkExpected, keyReused, nextIndex } from '../../core/memory-log.ts'
 import { bootId, type Mark, MarkFile } from './mark.ts'
 import {
@@ -12,6 +12,7 @@ import {
   keyCheck,
   type Row,
   rowCheck,
+  rowsOf,
   type State,
   schema,
   stateCheck,
@@ -27,9 +28,15 @@ export interface WriterOptions {
   readonly maxAge: number
 }
 
+export interface PendingText {
+  readonly text: string
+  readonly index?: number | undefined
+  readonly time?: number | undefined
+}
+
 /** One append, as it comes from the other thread. */
 export interface Job {
-  readonly batches: readonly { readonly text: string; readonly index?: number; readonly time?: number }[]
+  readonly batches: readonly PendingText[]
   readonly key: string | undefined
   readonly digest: number
   readonly expected: number | undefined
@@ -56,9 +63,6 @@ export interface Opened extends Bounds {
 
 /** How many batches one commit removes at the most, beside twice what it stores: appends must not wait for a long cleaning. */
 const sliceLength = 512
-
-/** The last time that a Date has, in Unix milliseconds. */
-const latestTime = 8_640_000_000_000_000
 
 /** SQLite's codes: https://www.sqlite.org/rescode.html */
 const busy = 5
@@ -263,7 +267,7 @@ export class Writer {
   /** The oldest rows; if these are all, then what the next one would be. */
   *#heads(floor: number, most: number): Generator<RowHead> {
     let count = 0
-    for (const row of this.#oldest.iterate(floor, most) as Iterable<unknown> as Iterable<RowHead>) {
+    for (const row of rowsOf<RowHead>(this.#oldest, floor, most)) {
       yield row
       count++
     }
