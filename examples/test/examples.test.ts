@@ -27,3 +27,7 @@ test('own-server: the second reader goes on after the cursor of the first', asyn
     'from the cursor: order A5',
   ])
 })
+
+test('filter-history: what is kept has its indexes', async () => {
+  assert.deepEqual(await run('filter-history'), ['2 batches kept', '1: Order A1', '3: Order A2'])
+})

@@ -52,7 +52,7 @@ test('what is exported while it is served is what was published, and an import h
   assert.equal(code, 0)
   assert.equal(stderr, 'spillway export: 3 batches written.\n')
   const [first, second, third, ...more] = stdout.split('\n')
-  assert.deepEqual(more, [''])
+  assert.deepEqual(more, ['{"end":{"batches":3}}', ''])
   assert.equal(JSON.parse(first as string).index, 1)
   assert.ok(Math.abs(JSON.parse(first as string).time - Date.now()) < 60_000)
   assert.deepEqual(JSON.parse(second as string).events[1], { ...odd, payload: null })
@@ -121,10 +121,12 @@ test('what is damaged is named by inspect and export, and all else is exported a
     exported.stderr,
     /Damaged or missing: indexes 7 to 8\.\n[\s\S]*27 batches written, not all that was stored\./,
   )
-  const indexes = exported.stdout
+  const lines = exported.stdout
     .trim()
     .split('\n')
-    .map((line) => JSON.parse(line).index)
+    .map((line) => JSON.parse(line))
+  assert.deepEqual(lines.pop(), { end: { batches: 27, lost } })
+  const indexes = lines.map(({ index }) => index)
   assert.deepEqual(
     indexes,
     Array.from({ length: 29 }, (_, n) => n + 1).filter((n) => n !== 7 && n !== 8),
@@ -132,9 +134,86 @@ test('what is damaged is named by inspect and export, and all else is exported a
   const copy = await folder(t)
   const imported = await run(t, ['import', copy], { input: exported.stdout })
   assert.equal(imported.code, 0)
+  assert.match(
+    imported.stderr,
+    /missing already when it was exported: indexes 7 to 8\.\n.*: index 30\.\n.*27 batches imported\.\n$/,
+  )
+})
+
+test('a history that is damaged beyond serving is exported, imported and served again', async (t) => {
+  const data = await filled(t, 30)
+  await damage(data, 'a30')
+  // Without its mark nobody can say which index the damaged row has.
+  await rm(path.join(data, 'spillway.db-mark'))
+  const refused = await run(t, ['serve', '--port', '0', '--data', data])
+  assert.equal(refused.code, 1)
+  assert.match(refused.stderr, /The newest batch of .* is damaged\..* save what is whole with `spillway export`/)
+  const exported = await run(t, ['export', data])
+  assert.equal(exported.code, 1)
+  const copy = await folder(t)
+  const imported = await run(t, ['import', copy], { input: exported.stdout })
+  assert.equal(imported.code, 0)
+  assert.match(imported.stderr, /missing already when it was exported: indexes from 30 on\.\n.*29 batches imported/)
+  const { url } = await serve(t, '--data', copy)
+  await publish(url, event('next'))
+  const { stdout } = await run(t, ['tail', '--url', url, '--last', '2', '--count', '2', '--json'])
+  assert.deepEqual(stdout.trim().split('\n').map(gist), ['a29 b29', 'next'])
+})
+
+test('an export that was cut off, or of which batches are missing, is imported only as a part', async (t) => {
+  const whole = await run(t, ['export', await filled(t, 3)])
+  const lines = whole.stdout.split('\n')
+  for (const [input, message] of [
+    [
+      lines.slice(0, 3).join('\n'),
+      /does not have the line that ends an export, so it was cut off\. Nothing was imported/,
+    ],
+    [lines.slice(1).join('\n'), /The export had 3 batches, the input has 2\. Nothing was imported/],
+  ] as const) {
+    const data = await folder(t)
+    const { code, stderr } = await run(t, ['import', data], { input })
+    assert.equal(code, 1)
+    assert.match(stderr, message)
+    assert.ok(!existsSync(data))
+    const part = await run(t, ['import', data, '--partial'], { input: `\ufeff${input}` })
+    assert.equal(part.code, 0, part.stderr)
+    assert.equal((await inspected(t, data)).batches, input.startsWith(lines[0] as string) ? 3 : 2)
+  }
+})
+
+test('an export whose reader goes away fails, and leaves the directory as it was', async (t) => {
+  const data = await folder(t)
+  const { server, url } = await serve(t, '--data', data)
+  // More than the pipe and the buffers before it hold.
+  for (let n = 0; n < 8; n++) await publish(url, [{ ...event(`${n}`), payload: 'x'.repeat(2 ** 19) }])
+  server.kill('SIGTERM')
+  await server.ended
+  const before = readdirSync(data).sort()
+  const exporting = new Program(t, ['export', data])
+  exporting.child.stdout?.destroy()
+  assert.equal(await exporting.ended, 1)
+  assert.match(exporting.stderr.text, /The output could not be written, it is not whole: write EPIPE\n$/)
+  assert.deepEqual(readdirSync(data).sort(), before)
+})
+
+test('--data that cannot be made, or is a file, is named', async (t) => {
+  const data = await folder(t)
+  await writeFile(data, '')
+  for (const [folder, message] of [
+    [data, /^spillway serve: --data .*data is not a directory\.$/m],
+    [path.join(data, 'below'), /^spillway serve: --data .*below (is not a directory|cannot be made)/m],
+    ...(process.platform === 'linux'
+      ? ([['/proc/x/y', /^spillway serve: --data \/proc\/x\/y cannot be made/m]] as const)
+      : []),
+  ] as const) {
+    const { code, stderr } = await run(t, ['serve', '--port', '0', '--data', folder])
+    assert.equal(code, 1)
+    assert.match(stderr, message)
+  }
 })
 
 const line = (index: number, time = 1) => `{"index":${index},"time":${time},"events":[{"topic":"T","type":"t"}]}\n`
+const end = (batches: number) => `{"end":{"batches":${batches}}}\n`
 
 for (const [what, input, message] of [
   ['is not JSON', `${line(1)}{`, /Line 2 is not JSON: .* Nothing was imported\./],
@@ -147,10 +226,12 @@ for (const [what, input, message] of [
   ['has an event that is wrong', '{"index":1,"time":1,"events":[{"topic":"T"}]}\n', /Line 1: event\.type/],
   [
     'has a time in the future',
-    line(1) + line(2, 4_000_000_000_000),
-    /Line 2 has a time in the future, 4000000000000\. /,
+    line(1) + line(2, 4_000_000_000_000) + end(2),
+    /The time of a batch is in the future: 4000000000000 Unix milliseconds\./,
   ],
   ['has a time beyond all', line(1, 2 ** 53 - 1), /Line 1 has no time in Unix/],
+  ['ends it otherwise', `${line(1)}{"end":3}\n`, /Line 2 should end the export as `spillway export` does/],
+  ['comes after its end', line(1) + end(1) + line(2), /Line 3 follows the line that ends the export\./],
   ['is missing', '\n', /^spillway import: Standard input has no batches\. Nothing was imported\.$/m],
   ['is not UTF-8', Buffer.concat([Buffer.from(line(1)), Buffer.from([0xff, 0x0a])]), /Line 2 is not UTF-8/],
 ] as const) {
@@ -168,7 +249,7 @@ test('an import touches no history that is there, nor a directory in use', async
   const before = await readFile(path.join(data, 'spillway.db'))
   const there = await run(t, ['import', data], { input: line(1) })
   assert.equal(there.code, 1)
-  assert.match(there.stderr, /There is a log already: .*spillway\.db\. It was not touched\./)
+  assert.match(there.stderr, /There is a log already: .*spillway\.db\. .* It was not touched\./)
   assert.deepEqual(await readFile(path.join(data, 'spillway.db')), before)
 
   await serve(t, '--data', data)
@@ -206,7 +287,7 @@ test('nobody serves a directory while an import runs; one that was killed is beg
   importing.kill('SIGKILL')
   await importing.ended
   assert.ok(!existsSync(path.join(data, 'spillway.db')))
-  const { code } = await run(t, ['import', data], { input: line(5) })
+  const { code } = await run(t, ['import', data], { input: line(5) + end(1) })
   assert.equal(code, 0)
   const { last, batches } = await inspected(t, data)
   assert.deepEqual([last, batches], [5, 1])

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync } from 'node:fs'
+import { existsSync, mkdirSync, opendirSync } from 'node:fs'
 import path from 'node:path'
 import { SpillwayError } from 'spillway'
 import { type FileRange, openSqliteFile, type SqliteFile } from 'spillway/log/sqlite'
@@ -28,11 +28,19 @@ export async function withDataFile<T>(folder: string, use: (file: SqliteFile) =>
 
 /** Gives the first folder that was not there before. Throws `Failure`, which calls it `name`. */
 export function makeFolder(folder: string, name: string): string | undefined {
+  // One by one: where a system has folders but makes none, as in /proc, Node's `recursive` tries for ever.
+  const missing: string[] = []
+  for (let each = path.resolve(folder); !existsSync(each); each = path.dirname(each)) missing.unshift(each)
   try {
-    return mkdirSync(folder, { recursive: true })
+    for (const each of missing) mkdirSync(each)
+    opendirSync(folder).closeSync()
   } catch (cause) {
-    throw new Failure(`${name} cannot be made: ${(cause as Error).message}`, { cause })
+    const { code, message } = cause as NodeJS.ErrnoException
+    throw new Failure(code === 'ENOTDIR' ? `${name} is not a directory.` : `${name} cannot be made: ${message}`, {
+      cause,
+    })
   }
+  return missing[0]
 }
 
 /** An error of a log as a command ends with it. `more`: what else may help. */

@@ -1,9 +1,9 @@
-import { once } from 'node:events'
 import { formatHistoryLine } from 'spillway'
-import type { SqliteFile } from 'spillway/log/sqlite'
+import type { FileRange, SqliteFile } from 'spillway/log/sqlite'
 import { counted } from '../terminal.ts'
 import { type Command, defineCommand } from './command.ts'
 import { lossText, shareUpTo, span, withDataFile } from './data-file.ts'
+import { Failure } from './errors.ts'
 import { Progress } from './progress.ts'
 
 /** `spillway export`. */
@@ -14,7 +14,7 @@ export const exportLog: Command = defineCommand({
   options: {},
   operand: '<dir>',
   notes: [
-    'Each line is a batch: {"index","time","events":[...]}, the time in Unix milliseconds, payloads as they were published. It ends with what was newest when it began.',
+    'Each line is a batch: {"index","time","events":[...]}, the time in Unix milliseconds, payloads as they were published. It goes up to what was newest when it began, and its last line, {"end":{"batches":...}}, says that it is whole.',
     'What is damaged is left out, its indexes are named on standard error, and the exit code is 1.',
   ],
   examples: ['spillway export ./spillway-data > history.ndjson', 'spillway export ./spillway-data | gzip > history.gz'],
@@ -27,8 +27,11 @@ async function write(file: SqliteFile): Promise<number> {
     progress.clear()
     process.stderr.write(`spillway export: ${text}\n`)
   }
+  const lost: FileRange[] = []
   let batches = 0
   let isWhole = true
+  // What fails is told to `print`.
+  process.stdout.on('error', () => {})
   if (file.epoch === undefined) {
     say('The record of what was removed is damaged, so nobody can say whether the first batches are missing.')
     isWhole = false
@@ -36,6 +39,7 @@ async function write(file: SqliteFile): Promise<number> {
   for (const part of file.parts()) {
     if ('lost' in part) {
       isWhole = false
+      lost.push(part.lost)
       say(lossText(part.lost))
       continue
     }
@@ -44,12 +48,31 @@ async function write(file: SqliteFile): Promise<number> {
       continue
     }
     batches += part.batches.length
-    const text = part.batches.map((batch) => `${formatHistoryLine(batch)}\n`).join('')
-    if (!process.stdout.write(text)) await once(process.stdout, 'drain')
+    await print(part.batches.map((batch) => `${formatHistoryLine(batch)}\n`).join(''))
     const newest = part.batches.at(-1)?.index ?? 0
     progress.show(`${counted(batches, 'batch', 'batches')} written`, shareUpTo(newest, file))
   }
+  await print(`${JSON.stringify({ end: { batches, ...(lost.length > 0 && { lost }) } } satisfies ExportEnd)}\n`)
   progress.clear()
   say(`${counted(batches, 'batch', 'batches')} written${isWhole ? '' : ', not all that was stored'}.`)
   return isWhole ? 0 : 1
+}
+
+/** The last line of an export. Without it, the export was cut off. */
+export interface ExportEnd {
+  readonly end: {
+    readonly batches: number
+    /** Indexes strictly between were damaged or missing. Without `before`: nobody knew how many. */
+    readonly lost?: readonly FileRange[]
+  }
+}
+
+/** Whoever reads the output may stop early: then the export is not whole, and must not pass for one. */
+function print(text: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    process.stdout.write(text, (error) => {
+      if (error) reject(new Failure(`The output could not be written, it is not whole: ${error.message}`))
+      else resolve()
+    })
+  })
 }

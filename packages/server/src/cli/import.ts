@@ -1,29 +1,30 @@
 import { fstatSync, rmSync } from 'node:fs'
-import { type PendingBatch, parseHistoryLine, SpillwayError } from 'spillway'
+import { type HistoryBatch, parseHistoryLine, SpillwayError } from 'spillway'
 import { importSqlite } from 'spillway/log/sqlite'
 import { LineSplitter, LineTooLong } from '../lines.ts'
 import { counted } from '../terminal.ts'
 import { type Command, defineCommand } from './command.ts'
-import { asDataFailure, dataFile, makeFolder } from './data-file.ts'
+import { asDataFailure, dataFile, makeFolder, span } from './data-file.ts'
 import { Failure, UsageError } from './errors.ts'
+import type { ExportEnd } from './export.ts'
 import { Progress } from './progress.ts'
 
 /** `spillway import`. */
 export const importLog: Command = defineCommand({
   name: 'import',
   summary: 'Make a history of what `spillway export` wrote, in a directory that has none.',
-  usage: ['spillway import <dir> < <file>'],
-  options: {},
+  usage: ['spillway import <dir> [--partial] < <file>'],
+  options: { partial: { type: 'boolean', help: 'Import also what was cut off or picked from an export.' } },
   operand: '<dir>',
   notes: [
     'Indexes, times and payloads are kept. The history gets an epoch of its own, so readers of the old one are told "reset" and not that they are up to date.',
-    'It is all or nothing: until the last line is stored the directory has no history, and a line that is wrong is named and ends it.',
+    'It is all or nothing: until the last line is stored the directory has no history, and a line that is wrong is named and ends it. So does an export that was cut off, unless --partial is given.',
   ],
   examples: ['spillway import ./restored < history.ndjson', 'spillway serve --data ./restored'],
-  run: (_values, folder) => runImport(folder),
+  run: ({ partial }, folder) => runImport(folder, partial),
 })
 
-async function runImport(folder: string): Promise<number> {
+async function runImport(folder: string, partial: boolean): Promise<number> {
   if (process.stdin.isTTY) {
     throw new UsageError('Nothing to import. Give what `spillway export` wrote on standard input.')
   }
@@ -32,7 +33,8 @@ async function runImport(folder: string): Promise<number> {
   const made = makeFolder(folder, folder)
   const progress = new Progress()
   try {
-    const count = await importSqlite(dataFile(folder), groups(progress, input.isFile() ? input.size : undefined))
+    const size = input.isFile() ? input.size : undefined
+    const count = await importSqlite(dataFile(folder), groups(progress, partial, size))
     progress.clear()
     process.stderr.write(`spillway import: ${counted(count, 'batch', 'batches')} imported.\n`)
     return 0
@@ -45,38 +47,68 @@ async function runImport(folder: string): Promise<number> {
 
 const groupBatches = 1000
 const groupBytes = 2 ** 20
-/** How far clocks may differ, in milliseconds. What is stored goes on from the newest time, so one far ahead would age all else. */
-const mostAhead = 86_400_000
 /** More than any batch that a server takes by default, and still bounded. */
 const maxLine = 256 * 2 ** 20
 
 /** What standard input holds, about a megabyte at a time. `size`: its bytes, where it is a file. */
-async function* groups(progress: Progress, size: number | undefined): AsyncGenerator<readonly PendingBatch[]> {
-  let group: PendingBatch[] = []
+async function* groups(
+  progress: Progress,
+  partial: boolean,
+  size: number | undefined,
+): AsyncGenerator<readonly HistoryBatch[]> {
+  let group: HistoryBatch[] = []
   let bytes = 0
   let done = 0
   let count = 0
   let newest = { index: 0, time: 0 }
+  let end: ExportEnd['end'] | undefined
   for await (const { text, line, length } of lines()) {
-    if (text.trim() !== '') {
+    const isEmpty = text.trim() === ''
+    if (end && !isEmpty) throw wrong(line, 'follows the line that ends the export')
+    end ??= endOf(text, line)
+    if (!end && !isEmpty) {
       const batch = parsed(text, line)
       if (batch.index <= newest.index) throw wrong(line, `has index ${batch.index} after ${newest.index}`)
       if (batch.time < newest.time) throw wrong(line, `has a time before that of index ${newest.index}`)
-      if (batch.time > Date.now() + mostAhead) throw wrong(line, `has a time in the future, ${batch.time}`)
       newest = batch
       group.push(batch)
+      count++
     }
     bytes += length
     if (group.length < groupBatches && bytes < groupBytes) continue
     yield group
     done += bytes
-    count += group.length
     progress.show(`${counted(count, 'batch', 'batches')} imported`, size && done / size)
     group = []
     bytes = 0
   }
   if (newest.index === 0) throw new Failure('Standard input has no batches. Nothing was imported.')
+  if (!partial) checkEnd(end, count)
   if (group.length > 0) yield group
+  progress.clear()
+  for (const range of end?.lost ?? []) {
+    process.stderr.write(`spillway import: Damaged or missing already when it was exported: ${span(range)}.\n`)
+  }
+}
+
+/** What a line says of the export's end; `undefined` for any other line. */
+function endOf(text: string, line: number): ExportEnd['end'] | undefined {
+  if (!text.startsWith('{"end":')) return undefined
+  try {
+    const { end } = JSON.parse(text) as { end: { batches?: unknown; lost?: unknown } }
+    const isRange = (range: { after?: unknown } | null) => typeof range?.after === 'number'
+    const { batches, lost = [] } = end
+    if (typeof batches === 'number' && Array.isArray(lost) && lost.every(isRange)) return end as ExportEnd['end']
+  } catch {}
+  throw wrong(line, 'should end the export as `spillway export` does, {"end":{"batches":...}}')
+}
+
+function checkEnd(end: ExportEnd['end'] | undefined, count: number): void {
+  if (end?.batches === count) return
+  const found = end
+    ? `The export had ${end.batches} batches, the input has ${count}`
+    : 'The input does not have the line that ends an export, so it was cut off'
+  throw new Failure(`${found}. Nothing was imported; with --partial, what there is would be.`)
 }
 
 interface Line {
@@ -116,7 +148,7 @@ function parsed(text: string, line: number): ReturnType<typeof parseHistoryLine>
 
 function utf8(bytes: Uint8Array, line: number): string {
   try {
-    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
   } catch {
     throw wrong(line, 'is not UTF-8')
   }

@@ -108,8 +108,8 @@ function pretty(found: Found): string {
     ['indexes', isEmpty ? `none kept; the newest was ${floor}` : `${floor + 1} to ${last ?? 'nobody can say where'}`],
     ['batches', `${formatted(batches)}, with ${counted(events, 'event', 'events')}`],
     ['times', firstTime === null ? 'none' : `${time(firstTime)} to ${time(lastTime ?? firstTime)}`],
-    ['payloads', `${formatted(found.payloadBytes)} bytes`],
-    ['file', `${formatted(found.fileBytes)} bytes`],
+    ['payloads', counted(found.payloadBytes, 'byte', 'bytes')],
+    ['file', counted(found.fileBytes, 'byte', 'bytes')],
     ...topics.slice(0, mostShown).map(([topic, count], n): [string, string] => {
       return [n === 0 ? 'topics' : '', `${plain(topic)} ${paint('dim', formatted(count))}`]
     }),

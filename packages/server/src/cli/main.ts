@@ -17,8 +17,8 @@ const commands: ReadonlyMap<string, Command> = new Map(
 /** Runs the command line and resolves with the exit code: 0 fine, 1 failed, 2 wrong usage. */
 export async function main(args: readonly string[]): Promise<number> {
   const [first = 'help', ...rest] = args
-  // The server goes on without its output, and tail knows what to do about it.
-  if (first !== 'serve' && first !== 'tail') process.stdout.on('error', endWithoutOutput)
+  // The server goes on without its output; tail and export know what to do about it.
+  if (!['serve', 'tail', 'export'].includes(first)) process.stdout.on('error', endWithoutOutput)
   try {
     if (first === '--version' || first === '-v') return print(`${packageVersion()}\n`)
     if (first === 'help' || first === '--help' || first === '-h') return print(helpFor(rest[0]))

@@ -126,16 +126,20 @@ export async function openSqliteFile(path: string): Promise<SqliteFile> {
 }
 
 /**
- * Makes a log at `path` of batches with ascending indexes, of which each group is stored at once; their times, where given,
- * are kept. Resolves with their number. The log has an epoch of its own. It is there whole or not at all, and nobody else
+ * Makes a log at `path` of batches with ascending indexes, of which each group is stored at once. Their times are kept.
+ * Resolves with their number. The log has an epoch of its own. It is there whole or not at all, and nobody else
  * can open it meanwhile. Rejects with `LOG_UNUSABLE` if there is one already or the folder cannot be written; `INVALID` for
- * an index that is not above the one before; with what `groups` throws.
+ * a time more than a day ahead of the clock, `INDEX_ORDER` for an index that is not above the one before; with what `groups`
+ * throws.
  */
-export async function importSqlite(path: string, groups: AsyncIterable<readonly PendingBatch[]>): Promise<number> {
+export async function importSqlite(path: string, groups: HistoryGroups): Promise<number> {
   needSqlite()
   const { importFile } = await import('./sqlite/import.ts')
   return importFile(path, groups)
 }
+
+/** Groups of batches to import. A thousand batches, or a megabyte, make a good group. */
+export type HistoryGroups = AsyncIterable<readonly HistoryBatch[]> | Iterable<readonly HistoryBatch[]>
 
 function needSqlite(): void {
   if (isBuiltin('node:sqlite')) return
@@ -327,7 +331,7 @@ class FileLog implements SqliteLog {
 
   async #askReader(question: Question): Promise<Answer> {
     if (this.#closed) throw new SpillwayError('CLOSED', 'The log was closed.')
-    this.#reader ??= new Thread({ ...this.#limits, role: 'read' })
+    if (!this.#reader || this.#reader.hasEnded) this.#reader = new Thread({ ...this.#limits, role: 'read' })
     const reader = this.#reader
     await reader.opened
     return reader.ask(question)

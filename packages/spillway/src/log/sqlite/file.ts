@@ -1,4 +1,4 @@
-import { accessSync, constants, existsSync, rmSync, statSync } from 'node:fs'
+import { accessSync, constants, existsSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { DatabaseSync, type StatementSync } from 'node:sqlite'
 import { pathToFileURL } from 'node:url'
@@ -19,7 +19,6 @@ import {
   snapshot,
   Table,
 } from './table.ts'
-import { lock } from './writer.ts'
 
 /** See `openSqliteFile`. */
 export function openFile(path: string): SqliteFile {
@@ -263,16 +262,21 @@ function isWritable(folder: string): boolean {
   }
 }
 
-/** SQLite leaves its own empty files behind a connection that only reads. A writer that came meanwhile keeps them. */
+/**
+ * SQLite leaves its own empty files behind a connection that only reads. One that may write takes them away as it closes,
+ * unless somebody else has the file open.
+ */
 function removeJournal(file: string): void {
   try {
-    const held = lock(file)
-    if (!existsSync(`${file}-wal`) || statSync(`${file}-wal`).size === 0) {
-      for (const end of ['-wal', '-shm']) rmSync(file + end, { force: true })
+    if (statSync(`${file}-wal`).size > 0) return
+    const db = new DatabaseSync(file)
+    try {
+      db.prepare('SELECT count(*) FROM sqlite_schema').get()
+    } finally {
+      db.close()
     }
-    held.close()
   } catch {
-    // It is in use, or cannot be written.
+    // There are none, it is in use, or it cannot be written.
   }
 }
 

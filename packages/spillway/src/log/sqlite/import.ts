@@ -1,16 +1,18 @@
 import { closeSync, existsSync, fsyncSync, openSync, renameSync, rmSync } from 'node:fs'
 import path from 'node:path'
+import { systemClock } from '../../core/clock.ts'
 import { SpillwayError } from '../../core/errors.ts'
-import type { PendingBatch } from '../../core/event.ts'
+import type { HistoryBatch } from '../../core/log.ts'
+import type { HistoryGroups } from '../sqlite.ts'
 import { encodeBatch } from './codec.ts'
 import { checkNoJournal, lock, problem, Writer } from './writer.ts'
 
 /** See `importSqlite`. */
-export async function importFile(target: string, groups: AsyncIterable<readonly PendingBatch[]>): Promise<number> {
+export async function importFile(target: string, groups: HistoryGroups): Promise<number> {
   const held = lock(target)
   try {
     if (existsSync(target)) {
-      throw new SpillwayError('LOG_UNUSABLE', `There is a log already: ${target}. It was not touched.`)
+      throw new SpillwayError('LOG_UNUSABLE', `There is a log already: ${target}.`)
     }
     checkNoJournal(target)
     return await fill(target, groups)
@@ -19,7 +21,7 @@ export async function importFile(target: string, groups: AsyncIterable<readonly 
   }
 }
 
-async function fill(target: string, groups: AsyncIterable<readonly PendingBatch[]>): Promise<number> {
+async function fill(target: string, groups: HistoryGroups): Promise<number> {
   const unfinished = `${target}-import`
   removeLog(unfinished)
   const unlimited = Number.POSITIVE_INFINITY
@@ -53,8 +55,14 @@ function takePlace(unfinished: string, target: string): void {
   }
 }
 
-function append(writer: Writer, batches: readonly PendingBatch[]): void {
-  const texts = batches.map(({ events, index, time = 0 }) => ({ text: encodeBatch(events), index, time }))
+/** How far clocks may differ, in milliseconds. A log goes on from its newest time, so one far ahead would age all else. */
+const mostAhead = 86_400_000
+
+function append(writer: Writer, batches: readonly HistoryBatch[]): void {
+  const ahead = batches.find(({ time }) => time > systemClock.now() + mostAhead)
+  if (ahead)
+    throw new SpillwayError('INVALID', `The time of a batch is in the future: ${ahead.time} Unix milliseconds.`)
+  const texts = batches.map(({ events, index, time }) => ({ text: encodeBatch(events), index, time }))
   const [outcome] = writer.commit([{ batches: texts, key: undefined, digest: 0, expected: undefined }], 0)
   if (outcome && 'code' in outcome) throw new SpillwayError(outcome.code, outcome.message)
 }

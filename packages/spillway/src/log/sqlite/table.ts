@@ -100,11 +100,11 @@ export function checkHeader(path: string): number {
   closeSync(file)
   const isDatabase = size === 100 && header.toString('latin1', 0, 16) === 'SQLite format 3\0'
   if (!isDatabase || header.readUInt32BE(68) !== applicationId) {
-    throw new SpillwayError('LOG_UNUSABLE', `${path} is not a log of Spillway. It was not touched.`)
+    throw new SpillwayError('LOG_UNUSABLE', `${path} is not a log of Spillway.`)
   }
   const version = header.readUInt32BE(60)
   if (version > formatVersion) {
-    const message = `${path} has format ${version}, this Spillway knows up to ${formatVersion}. Use a newer one. It was not touched.`
+    const message = `${path} has format ${version}, this Spillway knows up to ${formatVersion}. Use a newer one.`
     throw new SpillwayError('LOG_UNUSABLE', message)
   }
   const pageSize = header.readUInt16BE(16)

@@ -26,6 +26,11 @@ export class Thread {
     this.#worker.on('exit', () => this.#end("The log's thread has ended."))
   }
 
+  /** Whether it could not open its file or has failed: it answers nothing more. */
+  get hasEnded(): boolean {
+    return this.#ended !== undefined
+  }
+
   ask(question: Question): Promise<Answer> {
     if (this.#ended) return Promise.reject(this.#ended)
     const id = ++this.#id
@@ -43,8 +48,13 @@ export class Thread {
     const waiting = this.#waiting.get(reply.id)
     this.#waiting.delete(reply.id)
     if (this.#waiting.size === 0) this.#worker.unref()
-    if ('code' in reply) waiting?.reject(new SpillwayError(reply.code, reply.message))
-    else waiting?.resolve(reply)
+    if (!('code' in reply)) {
+      waiting?.resolve(reply)
+      return
+    }
+    const error = new SpillwayError(reply.code, reply.message)
+    if (reply.id === 0) this.#ended = error
+    waiting?.reject(error)
   }
 
   #end(message: string, cause?: unknown): void {
