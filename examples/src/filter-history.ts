@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { createBroker, type HistoryBatch } from 'spillway'
-import { importSqlite, openSqliteFile, type SqliteFile, sqliteLog } from 'spillway/log/sqlite'
+import { type FilePart, importSqlite, openSqliteFile, type SqliteFile, sqliteLog } from 'spillway/log/sqlite'
 
 const folder = await mkdtemp(path.join(tmpdir(), 'spillway-'))
 const [before, after] = [path.join(folder, 'before.db'), path.join(folder, 'after.db')]
@@ -18,14 +18,16 @@ for (const [key, topic] of [
 }
 await broker.close()
 
-function* without(topic: string, file: SqliteFile): Generator<HistoryBatch[]> {
+function* without(topic: string, file: SqliteFile): Generator<FilePart> {
   for (const part of file.parts()) {
-    if ('lost' in part) console.log(`damaged after ${part.lost.after}`)
-    if (!('batches' in part)) continue
-    yield part.batches
-      .map((batch) => ({ ...batch, events: batch.events.filter((event) => event.topic !== topic) }))
-      .filter(({ events }) => events.length > 0)
+    // What is damaged stays known as missing.
+    if (!('batches' in part)) yield part
+    else yield { batches: part.batches.map((batch) => reduced(batch, topic)).filter(({ events }) => events.length > 0) }
   }
+}
+
+function reduced(batch: HistoryBatch, topic: string): HistoryBatch {
+  return { ...batch, events: batch.events.filter((event) => event.topic !== topic) }
 }
 
 const file = await openSqliteFile(before)

@@ -125,8 +125,13 @@ test('what is damaged is named by inspect and export, and all else is exported a
     .trim()
     .split('\n')
     .map((line) => JSON.parse(line))
-  assert.deepEqual(lines.pop(), { end: { batches: 27, lost } })
-  const indexes = lines.map(({ index }) => index)
+  assert.deepEqual(lines.pop(), { end: { batches: 27 } })
+  const isLoss = (value: { lost?: unknown }) => value.lost !== undefined
+  assert.deepEqual(
+    lines.filter(isLoss).map((value) => value.lost),
+    lost,
+  )
+  const indexes = lines.filter((value) => !isLoss(value)).map(({ index }) => index)
   assert.deepEqual(
     indexes,
     Array.from({ length: 29 }, (_, n) => n + 1).filter((n) => n !== 7 && n !== 8),
@@ -136,8 +141,21 @@ test('what is damaged is named by inspect and export, and all else is exported a
   assert.equal(imported.code, 0)
   assert.match(
     imported.stderr,
-    /missing already when it was exported: indexes 7 to 8\.\n.*: index 30\.\n.*27 batches imported\.\n$/,
+    /Missing already when it was exported: indexes 7 to 8\.\n.*: index 30\.\n.*27 batches imported\.\n$/,
   )
+  // The same losses are told of the copy, to whoever inspects it and to readers.
+  const again = await run(t, ['inspect', copy, '--json'])
+  assert.equal(again.code, 1)
+  assert.deepEqual(JSON.parse(again.stdout).lost, lost)
+  const served = await serve(t, '--data', copy)
+  await publish(served.url, event('next'))
+  const read = await run(t, ['tail', '--url', served.url, '--from', 'earliest', '--count', '28', '--json'])
+  const gists = read.stdout.trim().split('\n').map(gist)
+  assert.deepEqual(
+    gists.flatMap((each, n) => (each === 'gap' ? [n] : [])),
+    [6, 28],
+  )
+  assert.equal(gists.at(-1), 'next')
 })
 
 test('a history that is damaged beyond serving is exported, imported and served again', async (t) => {
@@ -153,7 +171,7 @@ test('a history that is damaged beyond serving is exported, imported and served 
   const copy = await folder(t)
   const imported = await run(t, ['import', copy], { input: exported.stdout })
   assert.equal(imported.code, 0)
-  assert.match(imported.stderr, /missing already when it was exported: indexes from 30 on\.\n.*29 batches imported/)
+  assert.match(imported.stderr, /Missing already when it was exported: indexes from 30 on\.\n.*29 batches imported/)
   const { url } = await serve(t, '--data', copy)
   await publish(url, event('next'))
   const { stdout } = await run(t, ['tail', '--url', url, '--last', '2', '--count', '2', '--json'])
@@ -227,10 +245,15 @@ for (const [what, input, message] of [
   [
     'has a time in the future',
     line(1) + line(2, 4_000_000_000_000) + end(2),
-    /The time of a batch is in the future: 4000000000000 Unix milliseconds\./,
+    /Index 2 has a time in the future, 4000000000000 Unix milliseconds\. Correct it, or the clock\./,
   ],
   ['has a time beyond all', line(1, 2 ** 53 - 1), /Line 1 has no time in Unix/],
   ['ends it otherwise', `${line(1)}{"end":3}\n`, /Line 2 should end the export as `spillway export` does/],
+  [
+    'has a loss that makes no sense',
+    `${line(5)}{"lost":{"after":3,"before":9}}\n`,
+    /Line 2 should say what is missing as/,
+  ],
   ['comes after its end', line(1) + end(1) + line(2), /Line 3 follows the line that ends the export\./],
   ['is missing', '\n', /^spillway import: Standard input has no batches\. Nothing was imported\.$/m],
   ['is not UTF-8', Buffer.concat([Buffer.from(line(1)), Buffer.from([0xff, 0x0a])]), /Line 2 is not UTF-8/],

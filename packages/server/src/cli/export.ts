@@ -1,5 +1,5 @@
 import { formatHistoryLine } from 'spillway'
-import type { FileRange, SqliteFile } from 'spillway/log/sqlite'
+import type { SqliteFile } from 'spillway/log/sqlite'
 import { counted } from '../terminal.ts'
 import { type Command, defineCommand } from './command.ts'
 import { lossText, shareUpTo, span, withDataFile } from './data-file.ts'
@@ -15,7 +15,7 @@ export const exportLog: Command = defineCommand({
   operand: '<dir>',
   notes: [
     'Each line is a batch: {"index","time","events":[...]}, the time in Unix milliseconds, payloads as they were published. It goes up to what was newest when it began, and its last line, {"end":{"batches":...}}, says that it is whole.',
-    'What is damaged is left out, its indexes are named on standard error, and the exit code is 1.',
+    'What is damaged, or removed by the limits of the server before it was read, is left out: its indexes are named on standard error and in a line at their place, {"lost":...} or {"removed":...}, and the exit code is 1.',
   ],
   examples: ['spillway export ./spillway-data > history.ndjson', 'spillway export ./spillway-data | gzip > history.gz'],
   run: (_values, folder) => withDataFile(folder, write),
@@ -27,7 +27,6 @@ async function write(file: SqliteFile): Promise<number> {
     progress.clear()
     process.stderr.write(`spillway export: ${text}\n`)
   }
-  const lost: FileRange[] = []
   let batches = 0
   let isWhole = true
   // What fails is told to `print`.
@@ -37,14 +36,10 @@ async function write(file: SqliteFile): Promise<number> {
     isWhole = false
   }
   for (const part of file.parts()) {
-    if ('lost' in part) {
+    if (!('batches' in part)) {
       isWhole = false
-      lost.push(part.lost)
-      say(lossText(part.lost))
-      continue
-    }
-    if ('removed' in part) {
-      say(`Removed by the server's limits meanwhile: ${span(part.removed)}.`)
+      say('lost' in part ? lossText(part.lost) : `Removed by the server's limits meanwhile: ${span(part.removed)}.`)
+      await print(`${JSON.stringify(part)}\n`)
       continue
     }
     batches += part.batches.length
@@ -52,7 +47,7 @@ async function write(file: SqliteFile): Promise<number> {
     const newest = part.batches.at(-1)?.index ?? 0
     progress.show(`${counted(batches, 'batch', 'batches')} written`, shareUpTo(newest, file))
   }
-  await print(`${JSON.stringify({ end: { batches, ...(lost.length > 0 && { lost }) } } satisfies ExportEnd)}\n`)
+  await print(`${JSON.stringify({ end: { batches } } satisfies ExportEnd)}\n`)
   progress.clear()
   say(`${counted(batches, 'batch', 'batches')} written${isWhole ? '' : ', not all that was stored'}.`)
   return isWhole ? 0 : 1
@@ -60,11 +55,7 @@ async function write(file: SqliteFile): Promise<number> {
 
 /** The last line of an export. Without it, the export was cut off. */
 export interface ExportEnd {
-  readonly end: {
-    readonly batches: number
-    /** Indexes strictly between were damaged or missing. Without `before`: nobody knew how many. */
-    readonly lost?: readonly FileRange[]
-  }
+  readonly end: { readonly batches: number }
 }
 
 /** Whoever reads the output may stop early: then the export is not whole, and must not pass for one. */

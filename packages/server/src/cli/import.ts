@@ -1,6 +1,6 @@
 import { fstatSync, rmSync } from 'node:fs'
 import { type HistoryBatch, parseHistoryLine, SpillwayError } from 'spillway'
-import { importSqlite } from 'spillway/log/sqlite'
+import { type FilePart, type FileRange, importSqlite } from 'spillway/log/sqlite'
 import { LineSplitter, LineTooLong } from '../lines.ts'
 import { counted } from '../terminal.ts'
 import { type Command, defineCommand } from './command.ts'
@@ -51,54 +51,84 @@ const groupBytes = 2 ** 20
 const maxLine = 256 * 2 ** 20
 
 /** What standard input holds, about a megabyte at a time. `size`: its bytes, where it is a file. */
-async function* groups(
-  progress: Progress,
-  partial: boolean,
-  size: number | undefined,
-): AsyncGenerator<readonly HistoryBatch[]> {
+async function* groups(progress: Progress, partial: boolean, size: number | undefined): AsyncGenerator<FilePart> {
   let group: HistoryBatch[] = []
   let bytes = 0
   let done = 0
   let count = 0
+  for await (const { length, ...entry } of entries(partial)) {
+    bytes += length
+    if ('batch' in entry) {
+      group.push(entry.batch)
+      if (group.length < groupBatches && bytes < groupBytes) continue
+    }
+    if (group.length > 0) yield { batches: group }
+    count += group.length
+    done += bytes
+    group = []
+    bytes = 0
+    progress.show(`${counted(count, 'batch', 'batches')} imported`, size && done / size)
+    if ('batch' in entry) continue
+    yield entry.missing
+    progress.clear()
+    process.stderr.write(`spillway import: Missing already when it was exported: ${span(rangeOf(entry.missing))}.\n`)
+  }
+  if (group.length > 0) yield { batches: group }
+}
+
+/** What the lines say, checked. `length`: bytes. */
+type Entry = { readonly length: number } & ({ readonly batch: HistoryBatch } | { readonly missing: Missing })
+
+async function* entries(partial: boolean): AsyncGenerator<Entry> {
+  let count = 0
   let newest = { index: 0, time: 0 }
   let end: ExportEnd['end'] | undefined
   for await (const { text, line, length } of lines()) {
-    const isEmpty = text.trim() === ''
-    if (end && !isEmpty) throw wrong(line, 'follows the line that ends the export')
-    end ??= endOf(text, line)
-    if (!end && !isEmpty) {
-      const batch = parsed(text, line)
-      if (batch.index <= newest.index) throw wrong(line, `has index ${batch.index} after ${newest.index}`)
-      if (batch.time < newest.time) throw wrong(line, `has a time before that of index ${newest.index}`)
-      newest = batch
-      group.push(batch)
-      count++
+    if (text.trim() === '') continue
+    if (end) throw wrong(line, 'follows the line that ends the export')
+    end = endOf(text, line)
+    if (end) continue
+    const missing = missingIn(text, line, newest.index)
+    if (missing) {
+      const { before = newest.index + 1 } = rangeOf(missing)
+      newest = { ...newest, index: before - 1 }
+      yield { missing, length }
+      continue
     }
-    bytes += length
-    if (group.length < groupBatches && bytes < groupBytes) continue
-    yield group
-    done += bytes
-    progress.show(`${counted(count, 'batch', 'batches')} imported`, size && done / size)
-    group = []
-    bytes = 0
+    const batch = parsed(text, line)
+    if (batch.index <= newest.index) throw wrong(line, `has index ${batch.index} after ${newest.index}`)
+    if (batch.time < newest.time) throw wrong(line, `has a time before that of index ${newest.index}`)
+    newest = batch
+    count++
+    yield { batch, length }
   }
-  if (newest.index === 0) throw new Failure('Standard input has no batches. Nothing was imported.')
+  if (count === 0) throw new Failure('Standard input has no batches. Nothing was imported.')
   if (!partial) checkEnd(end, count)
-  if (group.length > 0) yield group
-  progress.clear()
-  for (const range of end?.lost ?? []) {
-    process.stderr.write(`spillway import: Damaged or missing already when it was exported: ${span(range)}.\n`)
-  }
+}
+
+type Missing = Exclude<FilePart, { batches: unknown }>
+
+function rangeOf(missing: Missing): FileRange {
+  return 'lost' in missing ? missing.lost : missing.removed
+}
+
+/** What a line says is missing at its place; `undefined` for any other line. */
+function missingIn(text: string, line: number, newest: number): Missing | undefined {
+  if (!text.startsWith('{"lost":') && !text.startsWith('{"removed":')) return undefined
+  try {
+    const missing = JSON.parse(text) as Missing
+    const { after, before = Number.MAX_SAFE_INTEGER } = rangeOf(missing)
+    if (Number.isSafeInteger(after) && Number.isSafeInteger(before) && after >= newest && before > after) return missing
+  } catch {}
+  throw wrong(line, 'should say what is missing as `spillway export` does, {"lost":{"after":...,"before":...}}')
 }
 
 /** What a line says of the export's end; `undefined` for any other line. */
 function endOf(text: string, line: number): ExportEnd['end'] | undefined {
   if (!text.startsWith('{"end":')) return undefined
   try {
-    const { end } = JSON.parse(text) as { end: { batches?: unknown; lost?: unknown } }
-    const isRange = (range: { after?: unknown } | null) => typeof range?.after === 'number'
-    const { batches, lost = [] } = end
-    if (typeof batches === 'number' && Array.isArray(lost) && lost.every(isRange)) return end as ExportEnd['end']
+    const { end } = JSON.parse(text) as { end: { batches?: unknown } }
+    if (typeof end.batches === 'number') return end as ExportEnd['end']
   } catch {}
   throw wrong(line, 'should end the export as `spillway export` does, {"end":{"batches":...}}')
 }
@@ -142,7 +172,7 @@ function parsed(text: string, line: number): ReturnType<typeof parseHistoryLine>
     return parseHistoryLine(text, `Line ${line}`)
   } catch (error) {
     if (!(error instanceof SpillwayError)) throw error
-    throw new Failure(`${error.message} Nothing was imported.`, { cause: error })
+    throw new Failure(`${error.message.replace(/\.?$/, '.')} Nothing was imported.`, { cause: error })
   }
 }
 

@@ -257,8 +257,9 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     if (typeof token !== 'string') throw invalid('token', 'be a string', token)
     if (signal?.aborted) throw signal.reason
     const wanted = logStart(from)
+    const held = wanted && 'last' in wanted ? this.#locateLast(wanted.last) : undefined
     const filter = options.compiled ?? new Filter(options)
-    const start = this.#locate(wanted ? 'earliest' : (from as Exclude<From, LogStart>))
+    const start = held ?? this.#locate(wanted ? 'earliest' : (from as Exclude<From, LogStart>))
     if (exact && (start.gap || start.index < this.status.floor)) throw this.#notKept(from)
     const subscription = new BrokerSubscription(this.#source, filter, start, onLag)
     const member: Member = {
@@ -273,7 +274,7 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
       subscription.awaitAccess()
       void this.#check(subscription, member, (error) => error)
     }
-    if (wanted) subscription.awaitStart(this.#log.locate(wanted).then((index) => this.#after(index)))
+    if (wanted && !held) subscription.awaitStart(this.#log.locate(wanted).then((index) => this.#afterFound(index)))
     return subscription
   }
 
@@ -435,6 +436,19 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     if (!(index < this.#buffer.floor) || floor >= this.#buffer.floor) return this.#buffer.locate(index)
     checkIndex('from', index, 0)
     return { place: beforeBuffer, index, reason: index < floor ? 'retention' : 'lag' }
+  }
+
+  /** The newest `count` batches, where the buffer holds them, or all that are kept. */
+  #locateLast(count: number): Start | undefined {
+    const { lastPlace, retained, floor } = this.#buffer
+    if (count < retained) return { place: lastPlace - count, index: this.#buffer.indexAt(lastPlace - count) }
+    return floor <= this.#log.floor ? this.#locate('earliest') : undefined
+  }
+
+  /** After an index that the log found, which it may know of before this broker does. */
+  #afterFound(index: number): Start {
+    const { newestIndex, lastPlace } = this.#buffer
+    return index > newestIndex ? { place: lastPlace, index } : this.#after(index)
   }
 
   #locateAt({ at, exact = false }: { at: number; exact?: boolean }): Start {

@@ -35,7 +35,7 @@ export function single(parameters: ReadonlyMap<string, readonly string[]>, name:
 }
 
 // [RFC 3339, 5.6] A date and time with its offset: no cursor looks like it.
-const timestamp = /^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})$/
+const timestamp = /^(\d{4}-\d{2}-\d{2})[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+ -]\d{2}:\d{2})$/
 
 /**
  * Where a reader starts: `from` is `latest`, `earliest`, a cursor or a time as RFC 3339 has it; `last` a number of batches.
@@ -48,9 +48,14 @@ export function startOf(parameters: ReadonlyMap<string, readonly string[]>, last
     throw new SpillwayError('INVALID', 'from and last exclude each other. Give one of them.')
   if (lastEventId) return lastEventId
   if (last !== undefined) return { last: wholeNumber('last', last) }
-  if (from === undefined || !timestamp.test(from)) return from || 'latest'
-  const since = Date.parse(from)
-  if (Number.isNaN(since) || since < 0) throw invalid('from', 'be a time that exists, from 1970 on', from)
+  const time = timestamp.exec(from ?? '')
+  if (from === undefined || !time) return from || 'latest'
+  // In a query a plus sign stands for a space, and is not always written as it should be.
+  const since = Date.parse(from.replace(' ', '+'))
+  // Date.parse takes the 31st of February for a day in March.
+  const day = new Date(`${time[1]}T00:00:00Z`)
+  const isDay = !Number.isNaN(day.getTime()) && day.toISOString().startsWith(time[1] as string)
+  if (!isDay || Number.isNaN(since) || since < 0) throw invalid('from', 'be a time that exists, from 1970 on', from)
   return { since }
 }
 

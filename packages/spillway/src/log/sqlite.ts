@@ -126,20 +126,17 @@ export async function openSqliteFile(path: string): Promise<SqliteFile> {
 }
 
 /**
- * Makes a log at `path` of batches with ascending indexes, of which each group is stored at once. Their times are kept.
- * Resolves with their number. The log has an epoch of its own. It is there whole or not at all, and nobody else
- * can open it meanwhile. Rejects with `LOG_UNUSABLE` if there is one already or the folder cannot be written; `INVALID` for
- * a time more than a day ahead of the clock, `INDEX_ORDER` for an index that is not above the one before; with what `groups`
- * throws.
+ * Makes a log at `path` of parts with ascending indexes, of which each is stored at once; a thousand batches, or a megabyte,
+ * make a good one. Their times are kept, and readers are told what is missing. Resolves with the number of batches. The log
+ * has an epoch of its own. It is there whole or not at all, and nobody else can open it meanwhile. Rejects with
+ * `LOG_UNUSABLE` if there is one already or the folder cannot be written; `INVALID` for a time more than a day ahead of the
+ * clock, `INDEX_ORDER` for an index that is not above the one before; with what `parts` throws.
  */
-export async function importSqlite(path: string, groups: HistoryGroups): Promise<number> {
+export async function importSqlite(path: string, parts: AsyncIterable<FilePart> | Iterable<FilePart>): Promise<number> {
   needSqlite()
   const { importFile } = await import('./sqlite/import.ts')
-  return importFile(path, groups)
+  return importFile(path, parts)
 }
-
-/** Groups of batches to import. A thousand batches, or a megabyte, make a good group. */
-export type HistoryGroups = AsyncIterable<readonly HistoryBatch[]> | Iterable<readonly HistoryBatch[]>
 
 function needSqlite(): void {
   if (isBuiltin('node:sqlite')) return

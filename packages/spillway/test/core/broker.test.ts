@@ -799,3 +799,20 @@ test('a filter that throws leaves the cursor before the batch that it failed on'
   await assert.rejects(subscription.next(), /no/)
   assert.deepEqual(await shapes(broker.subscribe({ from: subscription.cursor })), [['b']])
 })
+
+test('the newest batches are counted in memory, also where the log keeps fewer', async (t) => {
+  const log = memoryLog({ capacity: 4 })
+  const broker = createBroker({ log, capacity: 64 })
+  t.after(() => broker.close())
+  for (let n = 1; n <= 30; n++) await broker.publish({ topic: 'T', type: 't' })
+  const fromNow = broker.subscribe({ from: { last: 0 } })
+  for (const [last, first] of [
+    [1, 30],
+    [25, 6],
+    [99, 1],
+  ] as const) {
+    assert.equal((await broker.subscribe({ from: { last } }).next()).index, first)
+  }
+  await broker.publish({ topic: 'T', type: 't' })
+  assert.equal((await fromNow.next()).index, 31)
+})

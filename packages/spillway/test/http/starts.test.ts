@@ -39,6 +39,8 @@ test('a reader may start at a time, with any offset', async (t) => {
   const shifted = new Date(time.getTime() + 2 * 3_600_000).toISOString().replace('Z', '%2B02:00')
   assert.equal(await firstIndex(t, site, `?from=${time.toISOString()}`), 2)
   assert.equal(await firstIndex(t, site, `?from=${shifted}`), 2)
+  // A plus sign that was not escaped means a space.
+  assert.equal(await firstIndex(t, site, `?from=${shifted.replace('%2B', '+')}`), 2)
   assert.equal(await firstIndex(t, site, '?from=1999-12-31T23:59:59.5Z'), 1)
 })
 
@@ -61,6 +63,7 @@ test('starts that make no sense are refused, and say why', async (t) => {
     ['last=1&from=latest', 'from and last exclude each other. Give one of them.'],
     ['exact=yes', 'exact must be true or false, got "yes".'],
     ['from=2026-13-01T00:00:00Z', 'from must be a time that exists, from 1970 on, got "2026-13-01T00:00:00Z".'],
+    ['from=2026-02-31T00:00:00Z', 'from must be a time that exists, from 1970 on, got "2026-02-31T00:00:00Z".'],
     ['from=2026-11-24', 'cursor must be one that this server or broker gave out, got "2026-11-24".'],
   ] as const) {
     const { status, json } = await ask(site, `/v1/events?${query}`)

@@ -6,7 +6,7 @@ import path from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { encodeEvents } from '../../src/core/event.ts'
-import { type SqliteLogOptions, sqliteLog } from '../../src/log/sqlite.ts'
+import { openSqliteFile, type SqliteLogOptions, sqliteLog } from '../../src/log/sqlite.ts'
 import { ManualClock } from '../support/clock.ts'
 import { until } from '../support/http.ts'
 import { logPath, noSqlite } from '../support/log-files.ts'
@@ -243,4 +243,50 @@ test('a clock that was set back by an hour changes neither the order nor what is
   const { floor, batches } = await log.read(0, 10)
   assert.deepEqual([floor, batches.map(({ index }) => index)], [3, [4, 5]])
   await log.close()
+})
+
+test('a log opens and closes while others look at its file, and neither is in the way of the other', {
+  skip,
+}, async (t) => {
+  const file = await logPath(t)
+  await (await sqliteLog({ path: file })).close()
+  let looking = true
+  let looks = 0
+  const looker = async () => {
+    while (looking) {
+      const opened = await openSqliteFile(file)
+      for (const part of opened.parts()) assert.ok('batches' in part, JSON.stringify(part))
+      opened.close()
+      looks++
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+  }
+  const lookers = [looker(), looker()]
+  for (let n = 1; n <= 40; n++) {
+    const log = await sqliteLog({ path: file })
+    assert.deepEqual((await log.append([batch(n)])).indexes, [n])
+    await log.close()
+  }
+  looking = false
+  await Promise.all(lookers)
+  assert.ok(looks > 40)
+})
+
+test('what a killed import left is taken away by whoever opens the log', { skip }, async (t) => {
+  const file = await logPath(t)
+  for (const end of ['', '-wal', '-shm', '-lock', '-mark']) writeFileSync(`${file}-import${end}`, 'left')
+  const log = await sqliteLog({ path: file })
+  t.after(() => log.close())
+  assert.deepEqual(
+    readdirSync(path.dirname(file)).filter((name) => name.includes('import')),
+    [],
+  )
+})
+
+test('a log can be used by a program that is given as text', { skip }, () => {
+  const module = new URL('../../src/log/sqlite.js', import.meta.url)
+  const options = JSON.stringify({ path: '/nowhere/at/all.db' })
+  const program = `import { sqliteLog } from '${module}'; sqliteLog(${options}).catch(({ code }) => console.log(code))`
+  const flags = ['--input-type=module', '-e']
+  assert.equal(execFileSync(process.execPath, [...flags, program], { encoding: 'utf8' }), 'LOG_UNUSABLE\n')
 })

@@ -13,6 +13,7 @@ import {
   isCorrupt,
   isWhole,
   keyCheck,
+  patience,
   type Row,
   rowsOf,
   type State,
@@ -62,7 +63,7 @@ class OpenFile implements SqliteFile {
       readOnly: true,
     })
     try {
-      this.#db.exec('PRAGMA cell_size_check = ON')
+      this.#db.exec(`${patience} PRAGMA cell_size_check = ON`)
       this.#table = new Table(this.#db)
       this.#after = this.#db.prepare(`SELECT ${columns} FROM batches WHERE idx > ? AND idx <= ? ORDER BY idx`)
       this.#backwards = this.#db.prepare('SELECT idx FROM batches WHERE idx <= ? ORDER BY idx DESC')
@@ -271,6 +272,7 @@ function removeJournal(file: string): void {
     if (statSync(`${file}-wal`).size > 0) return
     const db = new DatabaseSync(file)
     try {
+      db.exec(patience)
       db.prepare('SELECT count(*) FROM sqlite_schema').get()
     } finally {
       db.close()

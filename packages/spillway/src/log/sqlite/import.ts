@@ -1,28 +1,30 @@
-import { closeSync, existsSync, fsyncSync, openSync, renameSync, rmSync } from 'node:fs'
+import { closeSync, existsSync, fsyncSync, openSync, renameSync } from 'node:fs'
 import path from 'node:path'
 import { systemClock } from '../../core/clock.ts'
 import { SpillwayError } from '../../core/errors.ts'
 import type { HistoryBatch } from '../../core/log.ts'
-import type { HistoryGroups } from '../sqlite.ts'
+import type { FilePart } from '../sqlite.ts'
 import { encodeBatch } from './codec.ts'
-import { checkNoJournal, lock, problem, Writer } from './writer.ts'
+import { checkNoJournal, lock, problem, removeLog, unfinishedImport, Writer } from './writer.ts'
 
 /** See `importSqlite`. */
-export async function importFile(target: string, groups: HistoryGroups): Promise<number> {
+export async function importFile(target: string, parts: Parts): Promise<number> {
   const held = lock(target)
   try {
     if (existsSync(target)) {
       throw new SpillwayError('LOG_UNUSABLE', `There is a log already: ${target}.`)
     }
     checkNoJournal(target)
-    return await fill(target, groups)
+    return await fill(target, parts)
   } finally {
     held.close()
   }
 }
 
-async function fill(target: string, groups: HistoryGroups): Promise<number> {
-  const unfinished = `${target}-import`
+type Parts = AsyncIterable<FilePart> | Iterable<FilePart>
+
+async function fill(target: string, parts: Parts): Promise<number> {
+  const unfinished = unfinishedImport(target)
   removeLog(unfinished)
   const unlimited = Number.POSITIVE_INFINITY
   const limits = { capacity: unlimited, maxBytes: unlimited, maxAge: unlimited }
@@ -30,9 +32,13 @@ async function fill(target: string, groups: HistoryGroups): Promise<number> {
   let count = 0
   let isOpen = true
   try {
-    for await (const batches of groups) {
-      append(writer, batches)
-      count += batches.length
+    for await (const part of parts) {
+      if (!('batches' in part)) {
+        writer.skip('lost' in part ? part.lost : part.removed)
+        continue
+      }
+      append(writer, part.batches)
+      count += part.batches.length
     }
     writer.close()
     isOpen = false
@@ -60,15 +66,14 @@ const mostAhead = 86_400_000
 
 function append(writer: Writer, batches: readonly HistoryBatch[]): void {
   const ahead = batches.find(({ time }) => time > systemClock.now() + mostAhead)
-  if (ahead)
-    throw new SpillwayError('INVALID', `The time of a batch is in the future: ${ahead.time} Unix milliseconds.`)
+  if (ahead) {
+    const { index, time } = ahead
+    const message = `Index ${index} has a time in the future, ${time} Unix milliseconds. Correct it, or the clock.`
+    throw new SpillwayError('INVALID', message)
+  }
   const texts = batches.map(({ events, index, time }) => ({ text: encodeBatch(events), index, time }))
   const [outcome] = writer.commit([{ batches: texts, key: undefined, digest: 0, expected: undefined }], 0)
   if (outcome && 'code' in outcome) throw new SpillwayError(outcome.code, outcome.message)
-}
-
-function removeLog(file: string): void {
-  for (const end of ['', '-wal', '-shm', '-lock', '-mark', '-new']) rmSync(file + end, { force: true })
 }
 
 /** So that the names survive a power cut. */

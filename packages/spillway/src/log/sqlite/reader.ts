@@ -1,7 +1,7 @@
 import { DatabaseSync } from 'node:sqlite'
 import { SpillwayError } from '../../core/errors.ts'
 import type { LogStart } from '../../core/log.ts'
-import { isCorrupt, type RowPage, Table } from './table.ts'
+import { isCorrupt, patience, type RowPage, Table } from './table.ts'
 
 /** A connection that only reads, beside the one that writes or without it. */
 export class Reader {
@@ -13,6 +13,7 @@ export class Reader {
   constructor(path: string) {
     this.#path = path
     this.#db = new DatabaseSync(path, { readOnly: true })
+    this.#db.exec(patience)
     this.#table = new Table(this.#db)
   }
 

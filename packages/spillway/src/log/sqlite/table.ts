@@ -92,6 +92,9 @@ export function stateCheck(state: State): number {
   return crc32(JSON.stringify([epoch, durability, floor, floor_seq, floor_total, last, last_seq]))
 }
 
+/** Opening and closing lock the whole file for a moment. */
+export const patience = 'PRAGMA busy_timeout = 2000;'
+
 /** Throws `LOG_UNUSABLE` for a file that is not a log of a version that we know. Reads it only. Gives the size of its pages in bytes. */
 export function checkHeader(path: string): number {
   const header = Buffer.alloc(100)

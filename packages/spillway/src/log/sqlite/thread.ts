@@ -17,7 +17,11 @@ export class Thread {
   readonly opened: Promise<Answer>
 
   constructor(options: WorkerOptions) {
-    this.#worker = new Worker(new URL('./worker.js', import.meta.url), { workerData: options })
+    this.#worker = new Worker(new URL('./worker.js', import.meta.url), {
+      workerData: options,
+      // A program that was given as text has a flag that no thread may have.
+      ...(process.execArgv.some((flag) => flag.startsWith('--input-type')) && { execArgv: [] }),
+    })
     this.opened = this.#answerTo(0)
     this.#worker.on('message', (reply: Reply | Failed) => this.#settle(reply))
     this.#worker.on('error', (cause: unknown) =>

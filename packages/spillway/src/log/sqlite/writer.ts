@@ -4,12 +4,14 @@ import { newEpoch } from '../../core/cursor.ts'
 import { SpillwayError, shown } from '../../core/errors.ts'
 import { keyWindow, latestTime } from '../../core/log.ts'
 import { checkExpected, keyReused, nextIndex } from '../../core/memory-log.ts'
+import type { FileRange } from '../sqlite.ts'
 import { bootId, type Mark, MarkFile } from './mark.ts'
 import {
   checkHeader,
   checkSchema,
   isCorrupt,
   keyCheck,
+  patience,
   type Row,
   rowCheck,
   rowsOf,
@@ -98,11 +100,13 @@ export class Writer {
     this.#options = options
     this.#lock = lock(path)
     try {
+      // Nobody imports here while this has the lock: it was killed.
+      removeLog(unfinishedImport(path))
       if (existsSync(path)) examine(path)
       else create(path, durability)
       this.#db = new DatabaseSync(path)
       this.#db.exec(
-        `PRAGMA journal_mode = WAL; PRAGMA synchronous = ${durability === 'power' ? 'FULL' : 'NORMAL'};
+        `${patience} PRAGMA journal_mode = WAL; PRAGMA synchronous = ${durability === 'power' ? 'FULL' : 'NORMAL'};
          PRAGMA cell_size_check = ON; PRAGMA journal_size_limit = 67108864;`,
       )
       this.#table = new Table(this.#db)
@@ -168,6 +172,12 @@ export class Writer {
     } catch (error) {
       this.#failed(error)
     }
+  }
+
+  /** Batches strictly between are missing. Readers are told so as they come to the next one. */
+  skip({ before }: FileRange): void {
+    if (before !== undefined) this.#last = Math.max(this.#last, before - 1)
+    this.#seq++
   }
 
   /** Leaves one file, and the mark that it is whole. */
@@ -380,6 +390,15 @@ function checkTime(time: number): void {
   )
 }
 
+/** Where a log is made before it takes its place. */
+export function unfinishedImport(path: string): string {
+  return `${path}-import`
+}
+
+export function removeLog(file: string): void {
+  for (const end of ['', '-wal', '-shm', '-lock', '-lock-journal', '-mark', '-new']) rmSync(file + end, { force: true })
+}
+
 /** SQLite would play the journal of a file that was removed into the new one: its old batches would take the place of the new. */
 export function checkNoJournal(path: string): void {
   const journal = `${path}-wal`
@@ -420,6 +439,7 @@ function examine(path: string): void {
   }
   const db = new DatabaseSync(path, { readOnly: true })
   try {
+    db.exec(patience)
     checkSchema(db)
     new Table(db).state()
   } finally {
