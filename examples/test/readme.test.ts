@@ -1,43 +1,22 @@
 // Every snippet of README.md runs here, so that none of them can go stale.
 import assert from 'node:assert/strict'
-import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { after, before, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { EventSource } from 'eventsource'
+import { printedUrl, root, runProgram, serve, snippetsOf } from './support.ts'
 
-const root = new URL('../../../', import.meta.url)
-const readme = readFileSync(new URL('README.md', root), 'utf8')
-const printedUrl = 'http://127.0.0.1:4747'
 const reading = /curl -N /
+const snippets = snippetsOf('README.md')
 
-let server: ChildProcess
-let url = ''
-
+let server: Awaited<ReturnType<typeof serve>>
 before(async () => {
-  const bin = fileURLToPath(new URL('packages/server/dist/bin.js', root))
-  server = spawn(process.execPath, [bin, 'serve', '--source', 'host', '--memory', '--port', '0'], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  let said = ''
-  for (const output of [server.stdout, server.stderr]) output?.on('data', (text) => (said += text))
-  while (!url) {
-    if (server.exitCode !== null) throw new Error(`The server ended: ${said}`)
-    await Promise.race([
-      once(server.stdout as NodeJS.ReadableStream, 'data'),
-      once(server.stderr as NodeJS.ReadableStream, 'data'),
-      once(server, 'exit'),
-    ])
-    url = /http:\/\/127\.0\.0\.1:\d+/.exec(said)?.[0] ?? ''
-  }
+  server = await serve()
 })
-
-after(async () => {
-  server.kill()
-  if (server.exitCode === null) await once(server, 'exit')
-})
+after(() => server.stop())
 
 test('the first program prints what README says', async () => {
   const [program = '', otherProgram = ''] = snippets('ts')
@@ -69,7 +48,7 @@ test('the curl commands follow the stream and publish', async () => {
     .flatMap(commandsOf)
   assert.equal(commands.length, 4)
   for (const command of commands) {
-    const output = await runShell(command.replaceAll(printedUrl, url))
+    const output = await runShell(command.replaceAll(printedUrl, server.url))
     assert.match(
       output,
       reading.test(command) ? /id: |"open"|\{\}/ : /^\{"index":\d+,"cursor":"[^"]+","batches":1\}/,
@@ -87,7 +66,7 @@ test('the browser code gets the events of its topic', async () => {
   const sources: EventSource[] = []
   class SameOrigin extends EventSource {
     constructor(path: string) {
-      super(new URL(path, url))
+      super(new URL(path, server.url))
       sources.push(this)
     }
   }
@@ -95,29 +74,13 @@ test('the browser code gets the events of its topic', async () => {
     new Function('EventSource', 'console', code)(SameOrigin, { log: resolve })
   })
   await once(sources[0] as EventSource, 'open')
-  await runShell(publish.replaceAll(printedUrl, url))
+  await runShell(publish.replaceAll(printedUrl, server.url))
   assert.equal((await logged)[0]?.key, 'A1')
   for (const source of sources) source.close()
 })
 
-function snippets(language: string): string[] {
-  return [...readme.matchAll(/^```(\w+)\n(.*?)^```$/gms)]
-    .filter(([, name]) => name === language)
-    .map(([, , text = '']) => text)
-}
-
 function commandsOf(text: string): string[] {
   return text.replaceAll('\\\n', '').trim().split('\n')
-}
-
-async function runProgram(source: string): Promise<string> {
-  const file = fileURLToPath(new URL(`../snippet-${process.pid}.mts`, import.meta.url))
-  writeFileSync(file, source)
-  try {
-    return (await promisify(execFile)(process.execPath, [file], { timeout: 60_000 })).stdout
-  } finally {
-    rmSync(file)
-  }
 }
 
 /** What a command prints; one that follows a stream is stopped at its first message. */

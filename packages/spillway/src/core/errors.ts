@@ -9,6 +9,7 @@ export type ErrorCode =
   | 'LOG_FAILED'
   | 'RENEW'
   | 'OVERLOADED'
+  | 'UNREACHABLE'
   | 'INVALID'
   | 'CONFIG'
   | 'UNAUTHORIZED'
@@ -26,6 +27,7 @@ export type ErrorCode =
   | 'NOT_KEPT'
   | 'LOG_CORRUPT'
   | 'LOG_UNUSABLE'
+  | 'PROTOCOL'
   | 'INTERNAL'
 
 /** What a code means to whoever meets it: the answer on HTTP and WebSocket, and whether trying again can help. */
@@ -72,6 +74,11 @@ export const errorTable: Readonly<Record<ErrorCode, ErrorInfo>> = {
     503,
     'The server has as many streams as it takes. Come back after the time that Retry-After gives.',
   ),
+  UNREACHABLE: comeBack(
+    4007,
+    503,
+    'The server could not be reached, or the connection was lost. A client tries again by itself; look at the network and at what stands between.',
+  ),
   INVALID: giveUp(4500, 400, 'Correct the field that the message names.'),
   CONFIG: giveUp(4501, 500, 'Correct the option that the message names.'),
   UNAUTHORIZED: giveUp(4510, 401, 'Send a valid token.'),
@@ -110,6 +117,7 @@ export const errorTable: Readonly<Record<ErrorCode, ErrorInfo>> = {
     'The file of the log is damaged beyond what can be told as a gap. Keep it, save what is whole with `spillway export`, and go on with a new file of that, or with a copy; readers of another history are told so.',
   ),
   LOG_UNUSABLE: giveUp(4525, 500, 'Correct what the message names about the file of the log. It was not touched.'),
+  PROTOCOL: giveUp(4526, 502, 'Look at what the url leads to: it must be a Spillway server, of a version that fits.'),
   INTERNAL: giveUp(4599, 500, 'This is a defect or a failed dependency of the server. Its log has the cause.'),
 }
 
@@ -195,4 +203,14 @@ export function shown(value: unknown): string {
   )
   if (typeof value === 'symbol') return text.slice(1, 60).replace(/"$/, '')
   return text.length > 80 ? `${text.slice(0, 76)}..."` : text
+}
+
+/** A loss as an error, for readers that asked for one. `cursor`: where to go on. */
+export function lagError(gap: Gap, cursor: string): SpillwayError {
+  const missed = `Batches after index ${gap.after} and before ${gap.before} may be missing (${gap.reason}).`
+  return new SpillwayError(
+    'LAGGED',
+    `${missed} Resume from the error's cursor, or subscribe with onLag "skip" to be told and go on.`,
+    { gap, cursor },
+  )
 }

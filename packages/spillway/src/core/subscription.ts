@@ -1,7 +1,7 @@
 import type { EventBuffer, Position } from './buffer.ts'
 import type { Clock } from './clock.ts'
 import { formatCursor } from './cursor.ts'
-import { SpillwayError } from './errors.ts'
+import { lagError, SpillwayError } from './errors.ts'
 import type { Batch, Gap, StoredBatch, StoredEvent, StreamEvent } from './event.ts'
 import type { Filter, FilterIndex } from './filter.ts'
 import type { Log } from './log.ts'
@@ -332,13 +332,7 @@ export class BrokerSubscription implements Subscription {
   }
 
   [Symbol.asyncIterator](): AsyncIterator<Batch, undefined> {
-    return {
-      next: () => this.next().then(toResult, toEnd),
-      return: async () => {
-        this.close()
-        return { done: true, value: undefined }
-      },
-    }
+    return iteratorOf(this)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -476,20 +470,22 @@ export class BrokerSubscription implements Subscription {
   }
 }
 
+/** What `for await` asks of a subscription: it ends without an error once its reader has closed it. */
+export function iteratorOf(subscription: Pick<Subscription, 'next' | 'close'>): AsyncIterator<Batch, undefined> {
+  return {
+    next: () => subscription.next().then(toResult, toEnd),
+    return: async () => {
+      subscription.close()
+      return { done: true, value: undefined }
+    },
+  }
+}
+
 const toResult = (value: Batch): IteratorResult<Batch, undefined> => ({ done: false, value })
 
 function toEnd(error: unknown): IteratorResult<Batch, undefined> {
   if (error instanceof SpillwayError && error.code === 'CLOSED') return { done: true, value: undefined }
   throw error
-}
-
-function lagError(gap: Gap, cursor: string): SpillwayError {
-  const missed = `Batches after index ${gap.after} and before ${gap.before} may be missing (${gap.reason}).`
-  return new SpillwayError(
-    'LAGGED',
-    `${missed} Resume from the error's cursor, or subscribe with onLag "skip" to be told and go on.`,
-    { gap, cursor },
-  )
 }
 
 function ignore(): void {}

@@ -4,6 +4,7 @@ import { formatCursor } from '../core/cursor.ts'
 import { integerOption, SpillwayError, shown } from '../core/errors.ts'
 import { Filter } from '../core/filter.ts'
 import { type ParsedBatch, parseBatch, parseBatches } from '../wire/publish.ts'
+import { Cors } from './cors.ts'
 import { Encoder } from './fan-out/encoder.ts'
 import { FanOut } from './fan-out/fan-out.ts'
 import { EventStream } from './fan-out/stream.ts'
@@ -62,6 +63,11 @@ export interface HandlerOptions {
   /** Milliseconds that clients are told to wait before they reconnect. Default 1,000. */
   retry?: number | undefined
   /**
+   * Origins whose pages may use the faces, such as `https://app.example`; with their cookies, too. `*`: pages of any origin,
+   * without cookies. Default: only pages of the server's own origin. [WHATWG Fetch, CORS protocol]
+   */
+  cors?: '*' | readonly string[] | undefined
+  /**
    * Told of failures that strangers learn nothing about: what `authenticate` threw beside a `SpillwayError`, failures of
    * the log, and defects. Default: `console.error`.
    */
@@ -88,7 +94,11 @@ export function createHandler(broker: AnyBroker, options: HandlerOptions = {}): 
     throw new SpillwayError('CONFIG', `broker must come from createBroker, got ${shown(broker)}.`)
   }
   const faces = new Faces(broker, options)
-  return (request) => faces.answer(request)
+  const cors = new Cors(options.cors ?? [])
+  return async (request) => {
+    const reply = await faces.answer(request)
+    return reply && cors.admit(request, reply)
+  }
 }
 
 class Faces {
