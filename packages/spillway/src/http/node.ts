@@ -3,6 +3,7 @@ import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2'
 import type { Socket } from 'node:net'
 import type { Writable } from 'node:stream'
 import type { AnyBroker } from '../core/broker.ts'
+import { SpillwayError } from '../core/errors.ts'
 import type { Piece, Sink } from './fan-out/sink.ts'
 import type { EventStream } from './fan-out/stream.ts'
 import { createHandler, type HandlerOptions, type HandlerRequest, type HandlerResponse, notFound } from './handler.ts'
@@ -81,6 +82,7 @@ class NodeRequest implements HandlerRequest {
   }
 
   body(): AsyncIterable<Uint8Array> {
+    if (this.#request.readableDidRead) return readBefore(this.#request)
     // Reading may stop early, and the answer must still find its connection.
     return this.#request.iterator({ destroyOnReturn: false })
   }
@@ -88,6 +90,14 @@ class NodeRequest implements HandlerRequest {
   onGone(listener: () => void): void {
     this.#response.on('close', listener)
   }
+}
+
+/** The body of a request that middleware has read, as it left it. Numbers beyond 2^53 are no longer what they were. */
+async function* readBefore({ body }: IncomingMessage & { body?: unknown }): AsyncGenerator<Uint8Array> {
+  if (body === undefined) {
+    throw new SpillwayError('CONFIG', 'The body was read before it came here. Mount Spillway before what reads it.')
+  }
+  yield body instanceof Uint8Array ? body : Buffer.from(typeof body === 'string' ? body : JSON.stringify(body))
 }
 
 function splitUrl(target: string): [string, string] {
