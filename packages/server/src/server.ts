@@ -2,13 +2,18 @@ import { createServer as createHttpServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { type Broker, type BrokerOptions, createBroker, type Log } from 'spillway'
 import { type HandlerOptions, toNodeHandler } from 'spillway/node'
+import { attachWebSocket } from 'spillway/websocket'
+import { WebSocketServer } from 'ws'
 import { type HostSource, startHostSource } from './host-source.ts'
 import { type ServerLog, silentLog } from './log.ts'
 import { createPage } from './page.ts'
 
 export interface ServerOptions
   extends Pick<BrokerOptions, 'capacity' | 'maxBytes' | 'maxAge'>,
-    Pick<HandlerOptions, 'heartbeat' | 'stallTimeout' | 'streamAge' | 'maxStreams' | 'maxStreamsPerToken' | 'maxBody'> {
+    Pick<
+      HandlerOptions,
+      'heartbeat' | 'stallTimeout' | 'streamAge' | 'maxStreams' | 'maxStreamsPerToken' | 'maxBody' | 'cors'
+    > {
   /** Where history is kept. Default: in memory, with the limits of this server. Closed with the server. */
   history?: Log | undefined
   /** Where events come from beside publishers. `host`: the counters of this machine, once a second. Default `none`. */
@@ -31,6 +36,8 @@ export interface SpillwayServer {
 
 const defaultCapacity = 10_000
 const defaultGrace = 4000
+/** Bytes of one message of a WebSocket client. */
+const maxOrder = 65_536
 /** Milliseconds within which headers and whole requests must have come: Node's own are made for uploads, and for a minute of silence. */
 const requestLimits = { headersTimeout: 10_000, requestTimeout: 60_000, connectionsCheckingInterval: 2_000 }
 
@@ -46,7 +53,8 @@ export function createServer({
 }: ServerOptions = {}): SpillwayServer {
   const broker = createBroker(defined({ capacity, maxBytes, maxAge, log: history }))
   const onError = (error: unknown) => log.error('A request failed', { error })
-  const answer = toNodeHandler(broker, { ...defined(faces), onError })
+  const handling = { ...defined(faces), onError }
+  const answer = toNodeHandler(broker, handling)
   const showPage = createPage()
   let host: HostSource | undefined
   let closed: Promise<void> | undefined
@@ -58,9 +66,18 @@ export function createServer({
     if (!showPage(request, response)) answer(request, response)
   })
 
+  const { maxBody: _maxBody, ...streaming } = handling
+  const webSockets = new WebSocketServer({ server: http, path: '/v1/events', maxPayload: maxOrder })
+  // It passes on what the server under it cannot do, which `listen` rejects with.
+  webSockets.on('error', () => {})
+  attachWebSocket(broker, webSockets, streaming)
+
   const shutDown = async (grace: number) => {
     const ended = new Promise((resolve) => http.close(resolve))
-    const force = setTimeout(() => http.closeAllConnections(), grace)
+    const force = setTimeout(() => {
+      http.closeAllConnections()
+      for (const socket of webSockets.clients) socket.terminate()
+    }, grace)
     await host?.stop()
     await broker.close()
     http.closeIdleConnections()

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { test } from 'node:test'
+import { createClient } from 'spillway/client'
 import { createServer, isLoopback } from '../src/server.ts'
 
 test('a server in this process publishes, shows its page and answers as the library does', async (t) => {
@@ -79,4 +80,35 @@ test('a connection that does not end is cut after the grace', async () => {
 test('loopback addresses are known', () => {
   for (const host of ['127.0.0.1', '127.1.2.3', '::1', 'localhost']) assert.ok(isLoopback(host), host)
   for (const host of ['0.0.0.0', '::', '10.0.0.1', '127.evil.example', '']) assert.ok(!isLoopback(host), host)
+})
+
+test('a client follows over a WebSocket, is told when the server ends, and the server does not wait for it', async (t) => {
+  const server = createServer()
+  const url = await server.listen()
+  t.after(() => server.close())
+  const errors: string[] = []
+  const client = createClient({ url, transport: 'websocket' })
+  const subscription = client.subscribe({
+    onStatus: (status) => {
+      if (status.state === 'waiting') errors.push(status.error.code)
+    },
+  })
+  t.after(() => subscription.close())
+  await subscription.ready
+  await client.publish({ topic: 'Order', type: 'OrderPlaced', key: 'A1' })
+  assert.equal((await subscription.next()).events[0]?.key, 'A1')
+  subscription.next().catch(() => {})
+  const started = performance.now()
+  await server.close({ grace: 60_000 })
+  assert.ok(performance.now() - started < 30_000)
+  while (errors.length === 0) await new Promise((resolve) => setImmediate(resolve))
+  assert.equal(errors[0], 'SHUTDOWN')
+})
+
+test('pages of origins that are named may use the server', async (t) => {
+  const server = createServer({ cors: ['https://app.example'] })
+  const url = await server.listen()
+  t.after(() => server.close())
+  const answer = await fetch(`${url}/v1/status`, { headers: { origin: 'https://app.example' } })
+  assert.equal(answer.headers.get('access-control-allow-origin'), 'https://app.example')
 })

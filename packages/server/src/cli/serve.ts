@@ -55,11 +55,21 @@ const options = {
     value: '<time>',
     help: 'A stream is ended after this long, less up to a tenth; readers resume exactly. Default: 15m',
   },
-  'max-streams': { type: 'string', value: '<n>', help: 'Streams that may be open at once. Default: 20000' },
+  'max-streams': {
+    type: 'string',
+    value: '<n>',
+    help: 'Streams that may be open at once, over HTTP and over WebSockets each. Default: 20000',
+  },
   'max-streams-per-token': {
     type: 'string',
     value: '<n>',
     help: 'Streams that may be open at once for one token. Default: no limit',
+  },
+  cors: {
+    type: 'string',
+    multiple: true,
+    value: '<origin>',
+    help: 'An origin whose pages may use the server, such as https://app.example; repeatable. "*": any, without cookies',
   },
   'max-body': { type: 'string', value: '<size>', help: 'Bytes that one publish request may have. Default: 1m' },
   source: {
@@ -167,6 +177,7 @@ function read(values: Values<typeof options>): ServerOptions {
   if (maxStreams !== undefined) read.maxStreams = integer('--max-streams', maxStreams, 1, mostMs)
   if (perToken !== undefined) read.maxStreamsPerToken = integer('--max-streams-per-token', perToken, 1, mostMs)
   if (values['max-body'] !== undefined) read.maxBody = size('--max-body', values['max-body'], 1, 2 ** 30)
+  if (values.cors !== undefined) read.cors = values.cors.includes('*') ? '*' : values.cors
   if (values.source !== undefined) read.source = choice('--source', values.source, ['host', 'none'])
   return read
 }

@@ -6,13 +6,17 @@ import type { FilterOptions } from '../core/filter.ts'
 import type { Signal } from '../core/signal.ts'
 import type { Subscription } from '../core/subscription.ts'
 import { limitedText, openFetch, Refusal, refusal } from './connection.ts'
-import { type Credentials, type Fetch, host, randomId } from './runtime.ts'
+import { type ClientWebSocket, type Credentials, type Fetch, host, randomId } from './runtime.ts'
+import { openSocket } from './socket.ts'
 import { asRefusal, RemoteSubscription, type Status } from './subscription.ts'
 
 export type { Status }
 
-/** What carries a stream: lines of JSON or Server-Sent Events over `fetch`. `auto` takes the lines. */
-export type Transport = 'auto' | 'ndjson' | 'sse'
+/**
+ * What carries a stream: lines of JSON or Server-Sent Events over `fetch`, or a WebSocket. `auto` takes the lines, and a
+ * WebSocket where `fetch` gives no streams, as in React Native.
+ */
+export type Transport = 'auto' | 'ndjson' | 'sse' | 'websocket'
 
 /** Headers of a request, or what gives them: it is asked again for every attempt, so that a token may be renewed. */
 export type ClientHeaders =
@@ -44,6 +48,8 @@ export interface ClientOptions {
   publishTimeout?: number | undefined
   /** Default: the runtime's own. */
   fetch?: Fetch | undefined
+  /** For the transport `websocket`. Default: the runtime's own, which Node has from version 22 on; or that of the package `ws`. */
+  WebSocket?: ClientWebSocket | undefined
 }
 
 /** Where a subscription starts. `{ since }`: the first batch published at or after a time, in Unix milliseconds. */
@@ -106,7 +112,8 @@ class HttpClient {
   readonly #base: string
   readonly #headers: ClientHeaders
   readonly #credentials: Credentials
-  readonly #format: 'ndjson' | 'sse'
+  readonly #transport: 'ndjson' | 'sse' | 'websocket'
+  readonly #WebSocket: ClientWebSocket | undefined
   readonly #silence: number
   readonly #firstWait: number
   readonly #maxMessage: number
@@ -123,6 +130,7 @@ class HttpClient {
     maxMessage,
     publishTimeout,
     fetch = host.fetch as Fetch | undefined,
+    WebSocket = host.WebSocket as ClientWebSocket | undefined,
   }: ClientOptions) {
     this.#base = baseOf(url)
     if (typeof headers !== 'function' && (typeof headers !== 'object' || headers === null)) {
@@ -131,12 +139,17 @@ class HttpClient {
     if (!['omit', 'same-origin', 'include'].includes(credentials)) {
       throw config('credentials', '"omit", "same-origin" or "include"', credentials)
     }
-    if (!['auto', 'ndjson', 'sse'].includes(transport))
-      throw config('transport', '"auto", "ndjson" or "sse"', transport)
+    if (!['auto', 'ndjson', 'sse', 'websocket'].includes(transport)) {
+      throw config('transport', '"auto", "ndjson", "sse" or "websocket"', transport)
+    }
+    if (transport === 'websocket' && typeof WebSocket !== 'function') {
+      throw config('WebSocket', 'a class, as this runtime has none of its own', WebSocket)
+    }
     if (typeof fetch !== 'function') throw config('fetch', 'a function, as this runtime has none of its own', fetch)
     this.#headers = headers
     this.#credentials = credentials
-    this.#format = transport === 'auto' ? 'ndjson' : transport
+    this.#transport = transport === 'auto' ? (host.ReadableStream ? 'ndjson' : 'websocket') : transport
+    this.#WebSocket = WebSocket
     this.#silence = 2.5 * integerOption('heartbeat', heartbeat ?? 15_000, 1, 2 ** 28)
     this.#firstWait = integerOption('firstWait', firstWait ?? 3000, 0, longestWait)
     this.#maxMessage = integerOption('maxMessage', maxMessage ?? 2 ** 26, 1)
@@ -158,13 +171,17 @@ class HttpClient {
       {
         connect: async (cursor) => {
           const place = hasStarted && cursor !== undefined ? `from=${encodeURIComponent(cursor)}` : first
-          const connection = await openFetch(this.#fetch, this.#format, {
+          const request = {
             url: `${this.#base}/v1/events?${place}${filter}`,
             headers: await this.#currentHeaders(),
             credentials: this.#credentials,
             silence: this.#silence,
             maxMessage: this.#maxMessage,
-          })
+          }
+          const connection =
+            this.#transport === 'websocket'
+              ? await openSocket(this.#WebSocket as ClientWebSocket, request)
+              : await openFetch(this.#fetch, this.#transport, request)
           hasStarted = true
           return connection
         },

@@ -1,6 +1,7 @@
 import { type ErrorCode, errorTable, SpillwayError, shown } from '../core/errors.ts'
 import { blockParser, lineParser, type Message, type Parser, violation } from './parse.ts'
 import { type BodyReader, type Credentials, type Fetch, type FetchResponse, host } from './runtime.ts'
+import { firstWithin, SilenceLimit } from './silence.ts'
 
 /** One connection to a stream. Whoever does not read holds the server back; nothing gathers here. */
 export interface Connection {
@@ -24,9 +25,6 @@ export interface StreamRequest {
   /** UTF-16 units that one message may have. */
   readonly maxMessage: number
 }
-
-/** Milliseconds until a server must have answered, and have sent the first message. */
-const firstWithin = 10_000
 
 /** Why a connection was refused, and when the server wants to be asked again. */
 export class Refusal extends Error {
@@ -108,42 +106,6 @@ class FetchConnection implements Connection {
       return this.#decoder.decode(bytes, { stream: true })
     } catch (cause) {
       throw violation('it is not UTF-8', cause)
-    }
-  }
-}
-
-/** Gives up what waits for a peer that says nothing for too long. */
-class SilenceLimit {
-  ms: number
-  readonly #controller = new host.AbortController()
-  #giveUp: ((reason: unknown) => void) | undefined
-
-  constructor(ms: number) {
-    this.ms = ms
-  }
-
-  get signal(): unknown {
-    return this.#controller.signal
-  }
-
-  abort(reason?: SpillwayError): void {
-    this.#controller.abort(reason)
-    // Not every runtime ends a body that is being read when its request is aborted.
-    this.#giveUp?.(this.#controller.signal.reason)
-  }
-
-  async during<T>(work: () => Promise<T>): Promise<T> {
-    const timer = host.setTimeout(() => {
-      this.abort(new SpillwayError('UNREACHABLE', `Nothing came for ${this.ms} ms.`))
-    }, this.ms)
-    try {
-      return await new Promise<T>((resolve, reject) => {
-        this.#giveUp = reject
-        work().then(resolve, reject)
-      })
-    } finally {
-      this.#giveUp = undefined
-      host.clearTimeout(timer)
     }
   }
 }

@@ -29,6 +29,16 @@ export interface BodyReader {
   cancel(reason?: unknown): Promise<void>
 }
 
+/** What is needed of the class `WebSocket`; any runtime's fits, and that of the package `ws`. */
+export type ClientWebSocket = new (
+  url: string,
+) => {
+  send(text: string): void
+  close(): void
+  // biome-ignore lint/suspicious/noExplicitAny: each runtime has types of its own for its events
+  addEventListener(type: 'open' | 'message' | 'close' | 'error', listener: (event: any) => void): void
+}
+
 interface Controller {
   readonly signal: { readonly aborted: boolean; readonly reason: unknown }
   abort(reason?: unknown): void
@@ -41,6 +51,8 @@ interface Listening {
 
 interface Host extends Listening {
   fetch?: unknown
+  WebSocket?: unknown
+  ReadableStream?: unknown
   AbortController: new () => Controller
   TextDecoder: new (
     label: string,

@@ -26,13 +26,17 @@ export class Cors {
     this.#origins = new Set(list)
   }
 
+  admits(origin: string): boolean {
+    return this.#any || this.#origins.has(origin)
+  }
+
   /** `reply` as pages of the request's origin may see it. */
   admit(request: HandlerRequest, reply: HandlerResponse): HandlerResponse {
     if (!this.#any && this.#origins.size === 0) return reply
     // A cache must not hand one origin what was allowed to another.
     const headers: Record<string, string> = { ...reply.headers, ...(!this.#any && { vary: 'origin' }) }
     const origin = request.header('origin')
-    if (origin === undefined || !(this.#any || this.#origins.has(origin))) return { ...reply, headers }
+    if (origin === undefined || !this.admits(origin)) return { ...reply, headers }
     headers['access-control-allow-origin'] = this.#any ? '*' : origin
     if (!this.#any) headers['access-control-allow-credentials'] = 'true'
     headers['access-control-expose-headers'] = responseHeaders

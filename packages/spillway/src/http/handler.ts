@@ -11,6 +11,9 @@ import { EventStream } from './fan-out/stream.ts'
 import { ndjsonFormat, nomadFormat, sseFormat } from './format.ts'
 import { checkNames, expectedIndex, parseFlag, parseQuery, parseTopics, publishId, single, startOf } from './query.ts'
 
+/** Who asks for a stream. */
+export type Peer = Pick<HandlerRequest, 'header' | 'onGone'>
+
 /** A request as every mount presents it. */
 export interface HandlerRequest {
   readonly method: string
@@ -90,9 +93,6 @@ const text = { 'content-type': 'text/plain; charset=utf-8' }
  *     GET  /healthz          whether it is alive
  */
 export function createHandler(broker: AnyBroker, options: HandlerOptions = {}): Handler {
-  if (!(broker instanceof LocalBroker)) {
-    throw new SpillwayError('CONFIG', `broker must come from createBroker, got ${shown(broker)}.`)
-  }
   const faces = new Faces(broker, options)
   const cors = new Cors(options.cors ?? [])
   return async (request) => {
@@ -101,14 +101,16 @@ export function createHandler(broker: AnyBroker, options: HandlerOptions = {}): 
   }
 }
 
-class Faces {
+/** What is behind the HTTP faces. */
+export class Faces {
+  /** Milliseconds that clients are told to wait before they reconnect. */
+  readonly retry: number
   readonly #broker: LocalBroker
   readonly #stallTimeout: number
   readonly #nomadStallTimeout: number
   readonly #streamAge: number
   readonly #maxStreams: number
   readonly #maxStreamsPerToken: number
-  readonly #retry: number
   readonly #maxBody: number
   readonly #fanOut: FanOut
   readonly #sse: Encoder
@@ -122,7 +124,7 @@ class Faces {
   readonly #wishes = new Map<string, Wish>()
 
   constructor(
-    broker: LocalBroker,
+    broker: AnyBroker,
     {
       heartbeat,
       stallTimeout,
@@ -136,6 +138,9 @@ class Faces {
       onError = console.error,
     }: HandlerOptions,
   ) {
+    if (!(broker instanceof LocalBroker)) {
+      throw new SpillwayError('CONFIG', `broker must come from createBroker, got ${shown(broker)}.`)
+    }
     this.#broker = broker
     this.#onError = onError
     this.#stallTimeout = integerOption('stallTimeout', stallTimeout ?? 30_000, 1, 2 ** 31 - 1)
@@ -143,7 +148,7 @@ class Faces {
     this.#streamAge = integerOption('streamAge', streamAge ?? 900_000, 1000, 2 ** 31 - 1)
     this.#maxStreams = integerOption('maxStreams', maxStreams ?? 20_000, 1, 2 ** 31 - 1)
     this.#maxStreamsPerToken = integerOption('maxStreamsPerToken', maxStreamsPerToken ?? 2 ** 31 - 1, 1, 2 ** 31 - 1)
-    this.#retry = integerOption('retry', retry ?? 1000, 0, 2 ** 31 - 1)
+    this.retry = integerOption('retry', retry ?? 1000, 0, 2 ** 31 - 1)
     this.#maxBody = integerOption('maxBody', maxBody ?? mebibyte, 1, 2 ** 30)
     this.#fanOut = new FanOut(broker, systemClock, {
       heartbeat: integerOption('heartbeat', heartbeat ?? 15_000, 100, 30_000),
@@ -152,8 +157,8 @@ class Faces {
       roundInterval: integerOption('roundInterval', roundInterval ?? 0, 0, 10_000),
       report: onError,
     })
-    this.#sse = new Encoder(sseFormat(this.#retry))
-    this.#ndjson = new Encoder(ndjsonFormat(this.#retry))
+    this.#sse = new Encoder(sseFormat(this.retry))
+    this.#ndjson = new Encoder(ndjsonFormat(this.retry))
     this.#nomad = new Encoder(nomadFormat(false))
     this.#nomadBookmarks = new Encoder(nomadFormat(true))
   }
@@ -167,7 +172,7 @@ class Faces {
       if (path === '/healthz') return this.#get(request, () => ({ status: 200, headers: text, body: 'ok\n' }))
       return undefined
     } catch (error) {
-      return problem(this.#explain(error), this.#retry)
+      return problem(this.#explain(error), this.retry)
     }
   }
 
@@ -181,10 +186,30 @@ class Faces {
     const parameters = parseQuery(request.query)
     checkNames(parameters, followParameters)
     const encoder = this.#negotiate(request.header('accept'))
-    const from = startOf(parameters, request.header('last-event-id'))
+    return streamed(await this.#open(parameters, encoder, request, request.header('last-event-id')))
+  }
+
+  /** Opens a stream as `GET /v1/events` with this query does. Rejects with the `SpillwayError` to refuse it with. */
+  async open(query: string, encoder: Encoder, peer: Peer): Promise<EventStream> {
+    try {
+      const parameters = parseQuery(query)
+      checkNames(parameters, followParameters)
+      return await this.#open(parameters, encoder, peer, undefined)
+    } catch (error) {
+      throw this.#explain(error)
+    }
+  }
+
+  #open(
+    parameters: ReadonlyMap<string, string[]>,
+    encoder: Encoder,
+    peer: Peer,
+    lastEventId: string | undefined,
+  ): Promise<EventStream> {
+    const from = startOf(parameters, lastEventId)
     const exact = parseFlag('exact', single(parameters, 'exact'))
     const wish = this.#wish(parseTopics(parameters.get('topic')), parameters.get('namespace'))
-    return this.#stream(request, wish, { from, exact }, encoder, this.#stallTimeout)
+    return this.#stream(peer, wish, { from, exact }, encoder, this.#stallTimeout)
   }
 
   /** What is wanted, compiled: the same for all who want the same, of whom there may be thousands. */
@@ -223,25 +248,25 @@ class Faces {
       const encoder = parameters.get('bookmarks')?.[0] === 'true' ? this.#nomadBookmarks : this.#nomad
       const from = { at: nomadIndex(parameters.get('index')?.[0]) }
       const wish = this.#wish(nomadTopics(parameters.get('topic')), [namespace])
-      return await this.#stream(request, wish, { from }, encoder, this.#nomadStallTimeout)
+      return streamed(await this.#stream(request, wish, { from }, encoder, this.#nomadStallTimeout))
     } catch (error) {
       const refused = this.#explain(error)
       const body = refused.status === 403 ? 'Permission denied' : refused.message
-      return { status: refused.status, headers: { ...text, ...retryAfter(refused, this.#retry) }, body }
+      return { status: refused.status, headers: { ...text, ...retryAfter(refused, this.retry) }, body }
     }
   }
 
   async #stream(
-    request: HandlerRequest,
+    peer: Peer,
     wish: Wish,
     start: { from: From; exact?: boolean },
     encoder: Encoder,
     stallTimeout: number,
-  ): Promise<HandlerResponse> {
-    const token = tokenOf(request)
+  ): Promise<EventStream> {
+    const token = tokenOf(peer)
     this.#checkRoom(token)
     const subscription = this.#broker.subscribe({ ...wish, ...start, token, onLag: 'skip' })
-    const body = new EventStream(this.#fanOut, subscription, {
+    const stream = new EventStream(this.#fanOut, subscription, {
       encoder,
       shape: wish.shape,
       stallTimeout,
@@ -249,9 +274,9 @@ class Faces {
     })
     this.#count(token, 1)
     // From here on: whoever leaves while access is still being checked must not be kept.
-    request.onGone(() => {
+    peer.onGone(() => {
       this.#count(token, -1)
-      body.gone()
+      stream.gone()
     })
     try {
       await subscription.ready
@@ -260,10 +285,7 @@ class Faces {
       this.#onError(error)
       throw new SpillwayError('FORBIDDEN', 'Permission denied', { cause: error })
     }
-    const { contentType, cacheControl } = encoder.format
-    // nginx holds a response back until it ends unless it is told not to.
-    const headers = { 'content-type': contentType, 'cache-control': cacheControl, 'x-accel-buffering': 'no' }
-    return { status: 200, headers, body }
+    return stream
   }
 
   #checkRoom(token: string): void {
@@ -346,6 +368,13 @@ class Faces {
   }
 }
 
+function streamed(body: EventStream): HandlerResponse {
+  const { contentType, cacheControl } = body.encoder.format
+  // nginx holds a response back until it ends unless it is told not to.
+  const headers = { 'content-type': contentType, 'cache-control': cacheControl, 'x-accel-buffering': 'no' }
+  return { status: 200, headers, body }
+}
+
 /** The answer to a path that is not one of ours, where nobody else has one. */
 export function notFound(path: string): HandlerResponse {
   return problem(new SpillwayError('NOT_FOUND', `Nothing is served at ${shown(path)}.`), 0)
@@ -363,9 +392,9 @@ const maxWishes = 1000
 
 const followParameters = ['topic', 'namespace', 'from', 'last', 'exact']
 
-function tokenOf(request: HandlerRequest): string {
-  const bearer = /^Bearer +(.*)$/i.exec(request.header('authorization') ?? '')?.[1]
-  return request.header('x-nomad-token') ?? bearer ?? ''
+function tokenOf(peer: Peer): string {
+  const bearer = /^Bearer +(.*)$/i.exec(peer.header('authorization') ?? '')?.[1]
+  return peer.header('x-nomad-token') ?? bearer ?? ''
 }
 
 function nomadIndex(value = ''): number {

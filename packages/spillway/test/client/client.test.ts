@@ -1,5 +1,6 @@
 import path from 'node:path'
 import { after, before, test } from 'node:test'
+import { WebSocket } from 'ws'
 import { type Control, control } from '../support/client-control.ts'
 import { clientSuite } from './suite.ts'
 
@@ -9,8 +10,8 @@ before(async () => {
 })
 after(() => server.close())
 
-for (const transport of ['ndjson', 'sse'] as const) {
-  for (const [n, { name }] of clientSuite('', transport).entries()) {
-    test(name, () => clientSuite(server.url, transport)[n]?.run())
+for (const transport of ['ndjson', 'sse', 'websocket'] as const) {
+  for (const [n, { name }] of clientSuite('', transport, { WebSocket }).entries()) {
+    test(name, () => clientSuite(server.url, transport, { WebSocket })[n]?.run())
   }
 }

@@ -6,7 +6,7 @@ import { type Control, control } from '../support/client-control.ts'
 import { browser, jsonLines, runtime } from '../support/runtimes.ts'
 import { clientSuite } from './suite.ts'
 
-const transports = ['ndjson', 'sse'] as const
+const transports = ['ndjson', 'sse', 'websocket'] as const
 const build = path.join(import.meta.dirname, '../..')
 
 let server: Control
@@ -25,7 +25,10 @@ function check(results: readonly Result[]): void {
     results.filter(({ failed }) => failed !== undefined),
     [],
   )
-  assert.equal(results.length, transports.length * clientSuite('', 'sse').length)
+  assert.equal(
+    results.length,
+    transports.map((each) => clientSuite('', each).length).reduce((a, b) => a + b),
+  )
 }
 
 for (const name of ['bun', 'deno'] as const) {

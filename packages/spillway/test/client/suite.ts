@@ -1,6 +1,6 @@
 // What a client must hold in every runtime and over every transport. It runs in Node, Bun, Deno and browsers, so it imports
 // nothing of theirs; the server and its faults are commanded over HTTP, see `test/support/client-control.ts`.
-import { type Client, createClient, type Status, type Transport } from '../../src/client/index.ts'
+import { type Client, type ClientOptions, createClient, type Status, type Transport } from '../../src/client/index.ts'
 import { SpillwayError } from '../../src/core/errors.ts'
 import type { Batch } from '../../src/core/event.ts'
 import type { Subscription } from '../../src/core/subscription.ts'
@@ -62,17 +62,24 @@ export interface Given {
   readonly transport: Transport
   site(options?: SiteOptions): Promise<Site>
   /** A client that comes back at once, so that tests need not wait. */
-  client(site: Site, options?: Partial<Parameters<typeof createClient>[0]>): Client
+  client(site: Site, options?: Partial<ClientOptions>): Client
 }
 
 export interface ClientTest {
   readonly name: string
+  /** About HTTP: it says nothing of WebSockets. */
+  readonly ofFetch?: true
   run(given: Given): Promise<void>
 }
 
 /** The tests over one transport, ready to be run by anybody. `control`: the url of the control server. */
-export function clientSuite(control: string, transport: Transport): { name: string; run(): Promise<void> }[] {
-  return tests.map(({ name, run }) => ({
+export function clientSuite(
+  control: string,
+  transport: Transport,
+  options: Partial<ClientOptions> = {},
+): { name: string; run(): Promise<void> }[] {
+  const chosen = tests.filter(({ ofFetch }) => !(ofFetch && transport === 'websocket'))
+  return chosen.map(({ name, run }) => ({
     name: `${transport}: ${name}`,
     run: async () => {
       const sites: Site[] = []
@@ -84,7 +91,8 @@ export function clientSuite(control: string, transport: Transport): { name: stri
             sites.push(site)
             return site
           },
-          client: ({ url }, options) => createClient({ url, transport, heartbeat: 200, firstWait: 20, ...options }),
+          client: ({ url }, more) =>
+            createClient({ url, transport, heartbeat: 200, firstWait: 20, ...options, ...more }),
         })
       } finally {
         for (const site of sites) await site.close()
@@ -126,6 +134,7 @@ const bytes = (text: string): string =>
 
 /** A response of HTTP with this body, for sites that say what they are told to. */
 function scripted(transport: Transport, body: string, status = '200 OK', headers: readonly string[] = []): string {
+  if (transport === 'websocket') return `ws:${bytes(body)}`
   const type = transport === 'sse' ? 'text/event-stream' : 'application/x-ndjson'
   const lines = [
     `HTTP/1.1 ${status}`,
@@ -425,6 +434,7 @@ const tests: ClientTest[] = [
   },
   {
     name: 'a redirect is not followed, whatever it leads to',
+    ofFetch: true,
     async run({ site, client, transport }) {
       const elsewhere = await site()
       const location = `Location: ${elsewhere.url}/v1/events`
@@ -465,6 +475,7 @@ const tests: ClientTest[] = [
   ),
   {
     name: 'bytes that are no UTF-8 end the subscription',
+    ofFetch: true,
     async run({ site, client, transport }) {
       const head = scripted(transport, framed(transport, batchText(1)))
       const server = await site({ script: [web.btoa(`${atob(head)}data: "\xff\xfe"\n\n`)] })
@@ -494,6 +505,7 @@ const tests: ClientTest[] = [
   },
   {
     name: 'an answer that is no stream counts as a failure, and is tried again',
+    ofFetch: true,
     async run({ site, client, transport }) {
       const signIn = bytes(
         'HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nAccess-Control-Allow-Origin: *\r\nConnection: close\r\n\r\n<h1>Sign in</h1>',

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { createServer, type Server } from 'node:http'
 import {
   type AddressInfo,
@@ -6,9 +7,11 @@ import {
   type Socket,
   type Server as TcpServer,
 } from 'node:net'
+import { WebSocketServer } from 'ws'
 import { type Broker, createBroker } from '../../src/core/broker.ts'
 import { SpillwayError } from '../../src/core/errors.ts'
 import { toNodeHandler } from '../../src/http/node.ts'
+import { attachWebSocket } from '../../src/http/websocket.ts'
 
 /** What stands between a client and its server does to the bytes. */
 export type Mode =
@@ -36,7 +39,10 @@ export interface SiteOptions {
   readonly capacity?: number
   /** Tokens that are admitted; everybody if absent. */
   readonly tokens?: readonly string[]
-  /** In place of a server: what is sent to each connection in turn, the last one to all that follow. Each is cut after it. */
+  /**
+   * In place of a server: what is sent to each connection in turn, the last one to all that follow. Each is cut after it.
+   * Bytes as base64; behind `ws:`, of a message that follows the handshake of a WebSocket.
+   */
   readonly script?: readonly string[]
 }
 
@@ -45,6 +51,7 @@ export class FaultySite {
   readonly #options: SiteOptions
   #tokens: Set<string> | undefined
   #server: Server | undefined
+  #webSockets: WebSocketServer | undefined
   #upstream = 0
   readonly #proxy: TcpServer
   readonly #sockets = new Set<Socket>()
@@ -99,6 +106,7 @@ export class FaultySite {
   async stop(): Promise<void> {
     const server = this.#server
     this.#server = undefined
+    for (const socket of this.#webSockets?.clients ?? []) socket.terminate()
     server?.closeAllConnections()
     await new Promise((resolve) => server?.close(resolve) ?? resolve(undefined))
   }
@@ -140,6 +148,8 @@ export class FaultySite {
   async #listen(): Promise<void> {
     const server = createServer(toNodeHandler(this.#broker, { heartbeat: 100, cors: '*', onError: () => {} }))
     this.#server = server
+    this.#webSockets = new WebSocketServer({ server, path: '/v1/events' })
+    attachWebSocket(this.#broker, this.#webSockets, { heartbeat: 100, cors: '*', onError: () => {} })
     this.#upstream = await listening(server)
   }
 
@@ -153,7 +163,7 @@ export class FaultySite {
       socket.once('data', (request) => {
         // A browser asks first whether it may send a token.
         if (request.toString().startsWith('OPTIONS')) socket.end(preflightAnswer)
-        else socket.end(Buffer.from(script[Math.min(this.#scripted++, script.length - 1)] as string, 'base64'))
+        else socket.end(said(script[Math.min(this.#scripted++, script.length - 1)] as string, request.toString()))
       })
       return
     }
@@ -181,6 +191,18 @@ export class FaultySite {
     if (this.#mode !== 'bytes') socket.write(bytes)
     else for (const byte of bytes) socket.write(Buffer.of(byte))
   }
+}
+
+/** The bytes of one answer of a script. */
+function said(answer: string, request: string): Buffer {
+  if (!answer.startsWith('ws:')) return Buffer.from(answer, 'base64')
+  const key = /^sec-websocket-key: (.*)$/im.exec(request)?.[1]?.trim()
+  const accept = createHash('sha1').update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest('base64')
+  const head = ['HTTP/1.1 101 Switching Protocols', 'Upgrade: websocket', 'Connection: Upgrade']
+  const message = Buffer.from(answer.slice(3), 'base64')
+  // [RFC 6455, 5.2] A text frame, its length in two bytes.
+  const frame = Buffer.from([0x81, 126, message.length >> 8, message.length & 0xff])
+  return Buffer.concat([Buffer.from(`${head.join('\r\n')}\r\nSec-WebSocket-Accept: ${accept}\r\n\r\n`), frame, message])
 }
 
 const preflightAnswer = [

@@ -1,3 +1,5 @@
+import type { SpillwayError } from '../../core/errors.ts'
+
 /** Where the bytes of a stream go: a connection, as its mount presents it. */
 export interface Sink {
   /** Sends a piece. `false`: it holds as much as it should; no more turns until the stream is told `drained`. */
@@ -6,8 +8,8 @@ export interface Sink {
   isWaiting(): boolean
   /** A number that grows when the peer takes bytes. */
   taken(): number
-  /** Ends the body cleanly, after what was written. */
-  end(): void
+  /** Ends the stream cleanly, after what was written. `error`: why, which the stream has said itself. */
+  end(error: SpillwayError): void
   /** Cuts the connection: the peer takes nothing. */
   abort(): void
 }

@@ -169,7 +169,7 @@ export class EventStream {
     this.#ending = true
     const last = new Piece(this.encoder.text(this.encoder.format.closed(error, cursor)))
     this.#write(...packed([...pieces, last], this.#fanOut.writeSize / 2))
-    this.#sink?.end()
+    this.#sink?.end(error)
   }
 }
 

@@ -1,0 +1,277 @@
+import type { AnyBroker } from '../core/broker.ts'
+import { SpillwayError, shown } from '../core/errors.ts'
+import { closedFrame } from '../wire/frame.ts'
+import { Cors } from './cors.ts'
+import { Encoder } from './fan-out/encoder.ts'
+import type { Piece, Sink } from './fan-out/sink.ts'
+import type { EventStream } from './fan-out/stream.ts'
+import { type Format, ndjsonFormat } from './format.ts'
+import { Faces, type HandlerOptions } from './handler.ts'
+
+/** What is needed of a server of WebSockets; that of the package `ws` fits. */
+export interface WebSocketServerLike {
+  on(event: 'connection', listener: (socket: WebSocketLike, request: UpgradeRequest) => void): unknown
+  off(event: 'connection', listener: (socket: WebSocketLike, request: UpgradeRequest) => void): unknown
+}
+
+/** What is needed of one WebSocket of a server. */
+export interface WebSocketLike {
+  readonly bufferedAmount: number
+  readonly readyState: number
+  on(event: 'message', listener: (data: unknown, isBinary: boolean) => void): unknown
+  on(event: 'close' | 'error', listener: () => void): unknown
+  send(data: Uint8Array | string, options: { binary: boolean }, sent: (error?: Error | null) => void): void
+  close(code?: number, reason?: string): void
+  terminate(): void
+}
+
+/** The request that a WebSocket began with. */
+export interface UpgradeRequest {
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>
+}
+
+export interface WebSocketOptions extends Omit<HandlerOptions, 'maxBody'> {
+  /** Subscriptions that one connection may have at once. 1 to 1,024. Default 64. */
+  maxSubscriptions?: number | undefined
+}
+
+const defaultSubscriptions = 64
+/** UTF-16 units that a message of a client may have: a query has no more, either. */
+const maxMessage = 16_384
+/** Milliseconds within which a connection must ask for something. */
+const askWithin = 10_000
+const isOpen = 1
+
+/**
+ * The stream of `GET /v1/events` over WebSockets: each connection of `server` may ask for any number of subscriptions with
+ * `{"subscribe":"<query>","id"?,"token"?}` and give one up with `{"unsubscribe":id}`. It gets the lines that NDJSON has, one
+ * or more in a message; those of a subscription with an `id` begin with it. Without one, the end of the subscription ends
+ * the connection, with the close code of the error table. Pages of other origins must be named in `cors`.
+ * Limits count the streams of this server of WebSockets alone. Gives the undo, which leaves connections that are open alone.
+ * Throws `CONFIG` for a bad option.
+ */
+export function attachWebSocket(
+  broker: AnyBroker,
+  server: WebSocketServerLike,
+  options: WebSocketOptions = {},
+): () => void {
+  const { maxSubscriptions = defaultSubscriptions, cors = [], ...rest } = options
+  if (!Number.isInteger(maxSubscriptions) || maxSubscriptions < 1 || maxSubscriptions > 1024) {
+    throw new SpillwayError(
+      'CONFIG',
+      `maxSubscriptions must be an integer from 1 to 1024, got ${shown(maxSubscriptions)}.`,
+    )
+  }
+  const site: Site = { faces: new Faces(broker, rest), cors: new Cors(cors), maxSubscriptions, encoders: new Map() }
+  const accept = (socket: WebSocketLike, request: UpgradeRequest): void => {
+    new SocketConnection(site, socket, request)
+  }
+  server.on('connection', accept)
+  return () => void server.off('connection', accept)
+}
+
+interface Site {
+  readonly faces: Faces
+  readonly cors: Cors
+  readonly maxSubscriptions: number
+  /** One for each id, which all connections that use it share; so they share what is encoded. */
+  readonly encoders: Map<number | undefined, Encoder>
+}
+
+class SocketConnection {
+  readonly #site: Site
+  readonly #socket: WebSocketLike
+  readonly #request: UpgradeRequest
+  /** By id; what `gone` has to be told to. */
+  readonly #subscriptions = new Map<number | undefined, Subscribed>()
+  #written = 0
+
+  constructor(site: Site, socket: WebSocketLike, request: UpgradeRequest) {
+    this.#site = site
+    this.#socket = socket
+    this.#request = request
+    const timer = setTimeout(() => {
+      const idle = this.#written === 0 && this.#subscriptions.size === 0
+      if (idle) this.#refuse(new SpillwayError('INVALID', `Nothing was asked for within ${askWithin} ms.`))
+    }, askWithin)
+    timer.unref?.()
+    socket.on('error', () => socket.terminate())
+    socket.on('close', () => {
+      clearTimeout(timer)
+      for (const { gone } of [...this.#subscriptions.values()]) gone()
+    })
+    socket.on('message', (data, isBinary) => {
+      try {
+        this.#obey(parseOrder(data, isBinary, site.maxSubscriptions))
+      } catch (error) {
+        this.#refuse(error as SpillwayError)
+      }
+    })
+    if (!this.#isAdmitted())
+      this.#refuse(new SpillwayError('FORBIDDEN', 'Pages of this origin are not admitted (cors).'))
+  }
+
+  /** [RFC 6455, 10.2] A browser lets any page open a WebSocket, and says only whose page it is. */
+  #isAdmitted(): boolean {
+    const origin = this.#header('origin')
+    return origin === undefined || this.#site.cors.admits(origin) || hostOf(origin) === this.#header('host')
+  }
+
+  #header(name: string): string | undefined {
+    const value = this.#request.headers[name]
+    return Array.isArray(value) ? value.join(', ') : value
+  }
+
+  #obey(order: Order): void {
+    if ('unsubscribe' in order) {
+      this.#subscriptions.get(order.unsubscribe)?.gone()
+      return
+    }
+    if (this.#subscriptions.has(order.id)) {
+      const called = order.id === undefined ? 'without an id' : `with id ${order.id}`
+      throw new SpillwayError('INVALID', `There is a subscription ${called} already.`)
+    }
+    this.#subscribe(order).catch((error: SpillwayError) => this.#end(order.id, error))
+  }
+
+  async #subscribe({ subscribe, id, token }: Extract<Order, { subscribe: string }>): Promise<void> {
+    const subscribed: Subscribed = { gone: () => this.#subscriptions.delete(id) }
+    this.#subscriptions.set(id, subscribed)
+    const stream = await this.#site.faces.open(subscribe, this.#encoder(id), {
+      header: (name) => (name === 'authorization' && token !== undefined ? `Bearer ${token}` : this.#header(name)),
+      onGone: (listener) => {
+        subscribed.gone = () => {
+          // Only its own: another may have been opened under the same id.
+          if (this.#subscriptions.get(id) === subscribed) this.#subscriptions.delete(id)
+          subscribed.gone = () => {}
+          listener()
+        }
+      },
+    })
+    if (this.#socket.readyState !== isOpen || this.#subscriptions.get(id) !== subscribed) {
+      subscribed.gone()
+      return
+    }
+    subscribed.stream = stream
+    stream.open(this.#sink(id, subscribed))
+  }
+
+  #encoder(id: number | undefined): Encoder {
+    const { encoders, faces } = this.#site
+    let encoder = encoders.get(id)
+    if (!encoder) {
+      encoder = new Encoder(socketFormat(faces.retry, id))
+      encoders.set(id, encoder)
+    }
+    return encoder
+  }
+
+  #sink(id: number | undefined, subscribed: Subscribed): Sink {
+    const socket = this.#socket
+    return {
+      write: (piece: Piece) => {
+        this.#send(piece.bytes)
+        return socket.bufferedAmount < (subscribed.stream as EventStream).highWaterMark
+      },
+      isWaiting: () => socket.bufferedAmount > 0,
+      taken: () => this.#written - socket.bufferedAmount,
+      end: (error) => {
+        subscribed.gone()
+        const isLast = error.code === 'SHUTDOWN' && this.#subscriptions.size === 0
+        if (id === undefined || isLast) socket.close(error.closeCode, error.code)
+      },
+      abort: () => socket.terminate(),
+    }
+  }
+
+  #send(data: Uint8Array | string): void {
+    if (this.#socket.readyState !== isOpen) return
+    this.#written += data.length
+    this.#socket.send(data, { binary: false }, this.#sent)
+  }
+
+  // One for all: what was sent has left, so there may be room.
+  readonly #sent = (): void => {
+    for (const { stream } of this.#subscriptions.values()) {
+      if (stream && this.#socket.bufferedAmount < stream.highWaterMark) stream.drained()
+    }
+  }
+
+  /** A subscription did not come about. */
+  #end(id: number | undefined, error: SpillwayError): void {
+    this.#subscriptions.get(id)?.gone()
+    const line = closedFrame(error, error.cursor ?? '', this.#site.faces.retry)
+    this.#send(`${tagged(id, line)}\n`)
+    if (id === undefined) this.#socket.close(error.closeCode, error.code)
+  }
+
+  /** The peer does what it must not: everything ends. */
+  #refuse(error: SpillwayError): void {
+    this.#end(undefined, error)
+  }
+}
+
+/** One subscription of a connection, from when it was asked for. */
+interface Subscribed {
+  gone: () => void
+  stream?: EventStream
+}
+
+type Order =
+  | { readonly subscribe: string; readonly id: number | undefined; readonly token: string | undefined }
+  | { readonly unsubscribe: number }
+
+/** Throws `INVALID` or `TOO_LARGE`. */
+function parseOrder(data: unknown, isBinary: boolean, most: number): Order {
+  const text = String(data)
+  if (isBinary) throw new SpillwayError('INVALID', 'A message must be text, got bytes.')
+  if (text.length > maxMessage)
+    throw new SpillwayError('TOO_LARGE', `A message may have ${maxMessage} characters, got ${text.length}.`)
+  let order: Record<string, unknown>
+  try {
+    order = { ...(JSON.parse(text) as object) } as Record<string, unknown>
+  } catch (cause) {
+    throw new SpillwayError('INVALID', `A message must be a JSON object, got ${shown(text)}.`, { cause })
+  }
+  const { subscribe, unsubscribe, id, token } = order
+  const isId = (value: unknown): value is number =>
+    Number.isInteger(value) && (value as number) >= 1 && (value as number) <= most
+  if (isId(unsubscribe)) return { unsubscribe }
+  if (typeof subscribe !== 'string') {
+    throw new SpillwayError(
+      'INVALID',
+      `A message must have subscribe, a query, or unsubscribe, an id; got ${shown(text)}.`,
+    )
+  }
+  if (id !== undefined && !isId(id))
+    throw new SpillwayError('INVALID', `id must be an integer from 1 to ${most}, got ${shown(id)}.`)
+  if (token !== undefined && typeof token !== 'string')
+    throw new SpillwayError('INVALID', `token must be a string, got ${shown(token)}.`)
+  return { subscribe, id, token }
+}
+
+/** The lines of NDJSON, each with the id of its subscription. */
+function socketFormat(retry: number, id: number | undefined): Format {
+  const plain = ndjsonFormat(retry)
+  if (id === undefined) return plain
+  return {
+    ...plain,
+    open: (place) => tagged(id, plain.open(place)),
+    batch: (batch, events) => tagged(id, plain.batch(batch, events)),
+    gap: (gap, cursor) => tagged(id, plain.gap(gap, cursor)),
+    heartbeat: (cursor, index) => tagged(id, plain.heartbeat(cursor, index)),
+    closed: (error, cursor) => tagged(id, plain.closed(error, cursor)),
+  }
+}
+
+function tagged(id: number | undefined, line: string): string {
+  return id === undefined ? line : `{"id":${id},${line.slice(1)}`
+}
+
+function hostOf(origin: string): string | undefined {
+  try {
+    return new URL(origin).host
+  } catch {
+    return undefined
+  }
+}
