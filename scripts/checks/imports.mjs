@@ -8,6 +8,7 @@ const layers = {
   wire: ['core'],
   http: ['core', 'wire'],
   client: ['core', 'wire'],
+  react: ['core', 'client'],
   log: ['core'],
   shared: ['core'],
   testing: ['core', 'wire', 'log', 'http'],
@@ -68,6 +69,8 @@ function libraryProblem(from, specifier) {
   if (specifier.startsWith('node:')) {
     return nodeAllowed.test(from) ? undefined : 'only http/node.ts, log/, shared/ and testing/ may use Node.'
   }
+  // A peer that whoever uses this folder has anyway.
+  if (specifier === 'react' && from.startsWith('react/')) return
   if (!specifier.startsWith('.')) return 'the library has no dependencies.'
   const to = target(from, specifier)
   if (to === 'index.ts') return 'nothing in the library imports its own entry point.'

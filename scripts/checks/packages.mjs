@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { pinnedNode, problemsOf, root, run, runNpm, runTool, systemNode } from '../lib.mjs'
@@ -70,12 +70,16 @@ export function contentProblems({ version, dependencies = {}, bin = {} }, files)
   return problems
 }
 
-async function importProblems({ name, exports }, tarball, temporary) {
+async function importProblems({ name, exports, peerDependencies = {} }, tarball, temporary) {
   const cwd = mkdtempSync(path.join(temporary, 'consumer-'))
   const installed = await runNpm(['install', '--offline', '--no-audit', '--no-fund', '--loglevel=error', tarball], {
     cwd,
   })
   if (installed.code !== 0) return problemsOf(installed)
+  // What whoever uses an entry has anyway, as this repository does.
+  for (const peer of Object.keys(peerDependencies)) {
+    symlinkSync(path.join(root, 'node_modules', peer), path.join(cwd, 'node_modules', peer))
+  }
   const entries = Object.keys(exports).map((entry) => path.posix.join(name, entry))
   const program = entries.map((entry) => `await import('${entry}')`).join('\n')
   const problems = []

@@ -9,3 +9,12 @@ export {
   type Status,
   type Transport,
 } from './client.ts'
+export {
+  byKey,
+  newest,
+  type StoreOptions,
+  type StoreSnapshot,
+  type StreamStore,
+  type Streams,
+  toStore,
+} from './store.ts'

@@ -1,0 +1,192 @@
+import type { Batch, Gap, StreamEvent } from '../core/event.ts'
+import type { Subscription } from '../core/subscription.ts'
+import type { ClientSubscribeOptions, Status } from './client.ts'
+
+/** What a store shows at a moment. Replaced, never changed. */
+export interface StoreSnapshot<State> {
+  readonly state: State
+  readonly status: Status | { readonly state: 'idle' }
+  /** The last loss, since the state was loaded. */
+  readonly gap: Gap | undefined
+  /** Resumes after what the state holds. `''` before the first connection. */
+  readonly cursor: string
+}
+
+/**
+ * A stream as a value that changes. Its `subscribe` is that of Svelte's stores: it calls the listener at once and gives the
+ * undo. With `useSyncExternalStore` of React, or whatever else watches values, use `listen` and `snapshot`.
+ */
+export interface StreamStore<State> {
+  readonly snapshot: () => StoreSnapshot<State>
+  /** Follows the stream for as long as anybody listens, and resumes it for the next one. Gives the undo. */
+  readonly listen: (changed: () => void) => () => void
+  readonly subscribe: (run: (snapshot: StoreSnapshot<State>) => void) => () => void
+}
+
+export interface StoreOptions<State, Event extends StreamEvent = StreamEvent> extends ClientSubscribeOptions {
+  /** The state before the first batch. */
+  initial: State
+  /** The state after a batch. Must not change the one before. It also gets losses, as batches with a `gap` and no events. */
+  reduce: (state: State, batch: Batch<Event>) => State
+  /**
+   * Loads the state from where it is kept: once the stream stands, and again after each loss, in place of `reduce`. What is
+   * published from then on is reduced onto it, so it may see an event twice. Where it fails the store ends with its error.
+   */
+  load?: ((signal: AbortSignalLike) => Promise<State>) | undefined
+}
+
+interface AbortSignalLike {
+  readonly aborted: boolean
+}
+
+/** What is needed of a client, or of a broker, to follow a stream. */
+export interface Streams {
+  subscribe(options: ClientSubscribeOptions): Subscription
+}
+
+/** A store over the stream of a client. */
+export function toStore<State, Event extends StreamEvent = StreamEvent>(
+  client: { subscribe(options?: never): Subscription<Event> },
+  options: StoreOptions<State, Event>,
+): StreamStore<State> {
+  const store = new Store(client as unknown as Streams, options as unknown as StoreOptions<State>)
+  return { snapshot: store.snapshot, listen: store.listen, subscribe: store.subscribe }
+}
+
+class Store<State> {
+  readonly #client: Streams
+  readonly #options: StoreOptions<State>
+  readonly #listeners = new Set<() => void>()
+  #snapshot: StoreSnapshot<State>
+  #run: { aborted: boolean; subscription: Subscription } | undefined
+  #isLoaded = false
+
+  constructor(client: Streams, options: StoreOptions<State>) {
+    this.#client = client
+    this.#options = options
+    this.#snapshot = { state: options.initial, status: { state: 'idle' }, gap: undefined, cursor: '' }
+  }
+
+  readonly snapshot = (): StoreSnapshot<State> => this.#snapshot
+
+  readonly listen = (changed: () => void): (() => void) => {
+    // The same function twice is two listeners.
+    const listener = () => changed()
+    this.#listeners.add(listener)
+    if (!this.#run) this.#start()
+    return () => {
+      if (!this.#listeners.delete(listener) || this.#listeners.size > 0) return
+      // Not for who leaves and comes back at once, as components do.
+      queueTask(() => {
+        if (this.#listeners.size === 0) this.#stop()
+      })
+    }
+  }
+
+  readonly subscribe = (run: (snapshot: StoreSnapshot<State>) => void): (() => void) => {
+    const stop = this.listen(() => run(this.#snapshot))
+    run(this.#snapshot)
+    return stop
+  }
+
+  #start(): void {
+    const { initial: _initial, reduce: _reduce, load: _load, onStatus, ...wanted } = this.#options
+    const { cursor } = this.#snapshot
+    const run = { aborted: false } as { aborted: boolean; subscription: Subscription }
+    this.#run = run
+    run.subscription = this.#client.subscribe({
+      ...wanted,
+      ...(cursor !== '' && { from: cursor }),
+      onStatus: (status) => {
+        onStatus?.(status)
+        if (!run.aborted) this.#change({ status })
+      },
+    })
+    this.#follow(run).catch((error: unknown) => {
+      if (run.aborted) return
+      run.subscription.close()
+      this.#change({ status: { state: 'closed', error } })
+    })
+  }
+
+  #stop(): void {
+    const run = this.#run
+    if (!run) return
+    run.aborted = true
+    run.subscription.close()
+    this.#run = undefined
+    this.#snapshot = { ...this.#snapshot, status: { state: 'idle' } }
+  }
+
+  async #follow(run: { aborted: boolean; subscription: Subscription }): Promise<void> {
+    const { subscription } = run
+    const { load } = this.#options
+    await subscription.ready
+    if (load && !this.#isLoaded) await this.#load(run, load)
+    for (;;) {
+      let batch: Batch | undefined = await subscription.next()
+      let { state, gap } = this.#snapshot
+      // What has come together is shown together.
+      for (; batch && !run.aborted; batch = subscription.take()) {
+        if (batch.gap && load) {
+          state = await load(run)
+          gap = undefined
+        } else {
+          state = this.#options.reduce(state, batch)
+          gap = batch.gap ?? gap
+        }
+      }
+      if (run.aborted) return
+      this.#change({ state, gap, cursor: subscription.cursor })
+    }
+  }
+
+  async #load(
+    run: { aborted: boolean; subscription: Subscription },
+    load: NonNullable<StoreOptions<State>['load']>,
+  ): Promise<void> {
+    const state = await load(run)
+    if (run.aborted) return
+    this.#isLoaded = true
+    this.#change({ state, cursor: run.subscription.cursor })
+  }
+
+  #change(change: Partial<StoreSnapshot<State>>): void {
+    this.#snapshot = { ...this.#snapshot, ...change }
+    for (const listener of [...this.#listeners]) listener()
+  }
+}
+
+function queueTask(task: () => void): void {
+  Promise.resolve().then(task)
+}
+
+/** For {@link toStore}: the newest `count` events, oldest first. */
+export function newest<Event extends StreamEvent = StreamEvent>(
+  count: number,
+): Pick<StoreOptions<readonly Event[], Event>, 'initial' | 'reduce'> {
+  return {
+    initial: [],
+    reduce: (events, batch) => (batch.events.length === 0 ? events : [...events, ...batch.events].slice(-count)),
+  }
+}
+
+/**
+ * For {@link toStore}: a materialised view, the newest payload of each key. `remove` says which events end a key. A loss
+ * may have touched any key: without a `load` the view begins anew with what comes after it.
+ */
+export function byKey<Event extends StreamEvent = StreamEvent>(
+  remove: (event: Event) => boolean = () => false,
+): Pick<StoreOptions<ReadonlyMap<string, Event['payload']>, Event>, 'initial' | 'reduce'> {
+  return {
+    initial: new Map(),
+    reduce: (view, { events, gap }) => {
+      const next = new Map(gap ? [] : view)
+      for (const event of events) {
+        if (remove(event)) next.delete(event.key)
+        else next.set(event.key, event.payload)
+      }
+      return next
+    },
+  }
+}
