@@ -1,3 +1,6 @@
+export { type ErrorCode, SpillwayError } from '../core/errors.ts'
+export type { Batch, EventOf, Gap, StreamEvent } from '../core/event.ts'
+export type { Subscription } from '../core/subscription.ts'
 export {
   type Client,
   type ClientFrom,

@@ -27,10 +27,10 @@ export function violation(what: string, cause?: unknown): SpillwayError {
 
 /** One message a line. `limit`: UTF-16 units that a line may have. */
 export function lineParser(limit: number): Parser {
-  const lines = lineSplitter(limit, /\r?\n/)
+  const lines = lineSplitter(limit, /\n/)
   return function* (text) {
     for (const line of lines(text)) {
-      const message = line === '' ? undefined : parseFrame(line)
+      const message = line.trim() === '' ? undefined : parseFrame(line)
       if (message) yield message
     }
   }

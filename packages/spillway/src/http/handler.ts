@@ -10,6 +10,7 @@ import { FanOut } from './fan-out/fan-out.ts'
 import { EventStream } from './fan-out/stream.ts'
 import { ndjsonFormat, nomadFormat, sseFormat } from './format.ts'
 import { checkNames, expectedIndex, parseFlag, parseQuery, parseTopics, publishId, single, startOf } from './query.ts'
+import { type Tickets, ticketLife, ticketsOf } from './tickets.ts'
 
 /** Who asks for a stream. */
 export type Peer = Pick<HandlerRequest, 'header' | 'onGone'>
@@ -71,6 +72,11 @@ export interface HandlerOptions {
    */
   cors?: '*' | readonly string[] | undefined
   /**
+   * The name of a cookie that holds the token where no header does, for pages that can send none. Set it `HttpOnly`, `Secure`
+   * and `SameSite`. Default: cookies are not looked at.
+   */
+  cookie?: string | undefined
+  /**
    * Told of failures that strangers learn nothing about: what `authenticate` threw beside a `SpillwayError`, failures of
    * the log, and defects. Default: `console.error`.
    */
@@ -88,6 +94,7 @@ const text = { 'content-type': 'text/plain; charset=utf-8' }
  *
  *     GET  /v1/events        follow as SSE or NDJSON
  *     POST /v1/events        publish
+ *     POST /v1/tickets       a ticket that stands for the token in a URL, once
  *     GET  /v1/event/stream  follow as Nomad's clients do
  *     GET  /v1/status        what is kept
  *     GET  /healthz          whether it is alive
@@ -117,6 +124,8 @@ export class Faces {
   readonly #ndjson: Encoder
   readonly #nomad: Encoder
   readonly #nomadBookmarks: Encoder
+  readonly #cookie: string | undefined
+  readonly #tickets: Tickets
   readonly #onError: (error: unknown) => void
   /** Streams that are open or being opened, in all and by token. */
   #streams = 0
@@ -135,13 +144,19 @@ export class Faces {
       roundInterval,
       maxBody,
       retry,
+      cookie,
       onError = console.error,
     }: HandlerOptions,
   ) {
     if (!(broker instanceof LocalBroker)) {
       throw new SpillwayError('CONFIG', `broker must come from createBroker, got ${shown(broker)}.`)
     }
+    if (cookie !== undefined && (typeof cookie !== 'string' || !/^[!#$%&'*+.^_`|~\w-]+$/.test(cookie))) {
+      throw new SpillwayError('CONFIG', `cookie must be the name of a cookie, got ${shown(cookie)}.`)
+    }
     this.#broker = broker
+    this.#tickets = ticketsOf(broker)
+    this.#cookie = cookie
     this.#onError = onError
     this.#stallTimeout = integerOption('stallTimeout', stallTimeout ?? 30_000, 1, 2 ** 31 - 1)
     this.#nomadStallTimeout = stallTimeout ?? 40_000
@@ -168,6 +183,7 @@ export class Faces {
     try {
       if (path === '/v1/event/stream') return await this.#nomadStream(request)
       if (path === '/v1/events') return await this.#events(request)
+      if (path === '/v1/tickets') return this.#ticket(request)
       if (path === '/v1/status') return this.#get(request, () => json(200, this.#status()))
       if (path === '/healthz') return this.#get(request, () => ({ status: 200, headers: text, body: 'ok\n' }))
       return undefined
@@ -200,7 +216,7 @@ export class Faces {
     }
   }
 
-  #open(
+  async #open(
     parameters: ReadonlyMap<string, string[]>,
     encoder: Encoder,
     peer: Peer,
@@ -209,7 +225,25 @@ export class Faces {
     const from = startOf(parameters, lastEventId)
     const exact = parseFlag('exact', single(parameters, 'exact'))
     const wish = this.#wish(parseTopics(parameters.get('topic')), parameters.get('namespace'))
-    return this.#stream(peer, wish, { from, exact }, encoder, this.#stallTimeout)
+    const token = this.#tokenOf(peer, single(parameters, 'ticket'))
+    return this.#stream(peer, token, wish, { from, exact }, encoder, this.#stallTimeout)
+  }
+
+  /** Who asks. Throws `UNAUTHORIZED` for a ticket that is none. */
+  #tokenOf(peer: Peer, ticket?: string): string {
+    if (ticket === undefined) return tokenOf(peer, this.#cookie)
+    const token = this.#tickets.take(ticket, systemClock.monotonic())
+    if (token !== undefined) return token
+    const message = `This ticket was used before, or is older than ${ticketLife / 1000} seconds. Get another one.`
+    throw new SpillwayError('UNAUTHORIZED', message)
+  }
+
+  #ticket(request: HandlerRequest): HandlerResponse {
+    if (request.method !== 'POST') return notAllowed('POST', request.method)
+    const token = this.#tokenOf(request)
+    if (token === '') throw new SpillwayError('UNAUTHORIZED', 'A ticket stands for a token, and none came.')
+    const ticket = this.#tickets.issue(token, systemClock.monotonic())
+    return json(200, { ticket, expiresIn: ticketLife / 1000 })
   }
 
   /** What is wanted, compiled: the same for all who want the same, of whom there may be thousands. */
@@ -248,7 +282,8 @@ export class Faces {
       const encoder = parameters.get('bookmarks')?.[0] === 'true' ? this.#nomadBookmarks : this.#nomad
       const from = { at: nomadIndex(parameters.get('index')?.[0]) }
       const wish = this.#wish(nomadTopics(parameters.get('topic')), [namespace])
-      return streamed(await this.#stream(request, wish, { from }, encoder, this.#nomadStallTimeout))
+      const token = this.#tokenOf(request)
+      return streamed(await this.#stream(request, token, wish, { from }, encoder, this.#nomadStallTimeout))
     } catch (error) {
       const refused = this.#explain(error)
       const body = refused.status === 403 ? 'Permission denied' : refused.message
@@ -258,12 +293,12 @@ export class Faces {
 
   async #stream(
     peer: Peer,
+    token: string,
     wish: Wish,
     start: { from: From; exact?: boolean },
     encoder: Encoder,
     stallTimeout: number,
   ): Promise<EventStream> {
-    const token = tokenOf(peer)
     this.#checkRoom(token)
     const subscription = this.#broker.subscribe({ ...wish, ...start, token, onLag: 'skip' })
     const stream = new EventStream(this.#fanOut, subscription, {
@@ -354,7 +389,8 @@ export class Faces {
   #explain(error: unknown): SpillwayError {
     const explained =
       error instanceof SpillwayError ? error : new SpillwayError('INTERNAL', 'The request failed.', { cause: error })
-    if (explained.status >= 500) this.#onError(error)
+    // Who comes while the broker is being closed has met no failure.
+    if (explained.status >= 500 && explained.code !== 'SHUTDOWN') this.#onError(error)
     return explained
   }
 
@@ -390,11 +426,19 @@ interface Wish {
 
 const maxWishes = 1000
 
-const followParameters = ['topic', 'namespace', 'from', 'last', 'exact']
+const followParameters = ['topic', 'namespace', 'from', 'last', 'exact', 'ticket']
 
-function tokenOf(peer: Peer): string {
+function tokenOf(peer: Peer, cookie: string | undefined): string {
   const bearer = /^Bearer +(.*)$/i.exec(peer.header('authorization') ?? '')?.[1]
-  return peer.header('x-nomad-token') ?? bearer ?? ''
+  return peer.header('x-nomad-token') ?? bearer ?? (cookie === undefined ? '' : cookieOf(peer, cookie))
+}
+
+/** [RFC 6265, 5.4] The first of the name is the one of the longest path. */
+function cookieOf(peer: Peer, name: string): string {
+  for (const pair of peer.header('cookie')?.split(/; */) ?? []) {
+    if (pair.startsWith(`${name}=`)) return pair.slice(name.length + 1)
+  }
+  return ''
 }
 
 function nomadIndex(value = ''): number {

@@ -9,11 +9,6 @@ export type EventsOptions = Omit<StoreOptions<unknown>, 'initial' | 'reduce' | '
   keep?: number | undefined
 }
 
-/** The newest events of a stream, oldest first. It follows while the component is mounted, and resumes. */
-export function useStream<Topics extends object>(
-  client: Client<Topics>,
-  options?: EventsOptions,
-): StoreSnapshot<readonly EventOf<Topics>[]>
 /**
  * A state that is reduced from a stream, see {@link StoreOptions}. Another `client`, or other `topics`, `namespaces` or
  * `from`, begin anew; functions may be new ones at each rendering.
@@ -22,6 +17,11 @@ export function useStream<State, Topics extends object>(
   client: Client<Topics>,
   options: StoreOptions<State, EventOf<Topics>>,
 ): StoreSnapshot<State>
+/** The newest events of a stream, oldest first. It follows while the component is mounted, and resumes. */
+export function useStream<Topics extends object>(
+  client: Client<Topics>,
+  options?: EventsOptions,
+): StoreSnapshot<readonly EventOf<Topics>[]>
 export function useStream(client: Client, options: EventsOptions | StoreOptions<unknown> = {}): StoreSnapshot<unknown> {
   const latest = useRef(options)
   latest.current = options

@@ -490,6 +490,38 @@ const tests: ClientTest[] = [
     },
   },
   {
+    name: 'a small answer that unpacks into a line without end is given up early',
+    ofFetch: true,
+    async run({ site, client, transport }) {
+      const type = transport === 'sse' ? 'text/event-stream' : 'application/x-ndjson'
+      const server = await site({ script: [`bomb:${type}`] })
+      await rejects(client(server, { maxMessage: 100_000 }).subscribe().next(), 'TOO_LARGE', /more than 100000 UTF-16/)
+    },
+  },
+  {
+    name: 'gaps that never end are handed over one by one, and reading stops with the reader',
+    async run({ site, client, transport }) {
+      const gap = (n: number) =>
+        framed(transport, `{"gap":{"after":${n - 1},"before":${n + 1},"reason":"lag","cursor":"e-1:${n}"}}`, 'gap')
+      const server = await site({
+        script: [
+          scripted(
+            transport,
+            numbers(1, 500)
+              .map((n) => gap(Number(n)))
+              .join(''),
+          ),
+        ],
+      })
+      const subscription = client(server).subscribe({ from: 'earliest' })
+      same(await take(subscription, 3), ['lag 0..2', 'lag 1..3', 'lag 2..4'])
+      subscription.close()
+      await rejects(subscription.next(), 'CLOSED')
+      const strict = client(server).subscribe({ from: 'earliest', onLag: 'fail' })
+      await rejects(strict.next(), 'LAGGED')
+    },
+  },
+  {
     name: 'batches that come again, and messages of later versions, are passed over',
     async run({ site, client, transport }) {
       const open = transport === 'sse' ? 'id: e-1:0\n\n' : '{"open":{"cursor":"e-1:0","oldest":null,"newest":0}}\n'

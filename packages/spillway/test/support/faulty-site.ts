@@ -7,6 +7,7 @@ import {
   type Socket,
   type Server as TcpServer,
 } from 'node:net'
+import { gzipSync } from 'node:zlib'
 import { WebSocketServer } from 'ws'
 import { type Broker, createBroker } from '../../src/core/broker.ts'
 import { SpillwayError } from '../../src/core/errors.ts'
@@ -41,7 +42,8 @@ export interface SiteOptions {
   readonly tokens?: readonly string[]
   /**
    * In place of a server: what is sent to each connection in turn, the last one to all that follow. Each is cut after it.
-   * Bytes as base64; behind `ws:`, of a message that follows the handshake of a WebSocket.
+   * Bytes as base64; behind `ws:`, of a message that follows the handshake of a WebSocket; `bomb:` and a content type: an
+   * endless line, compressed a thousandfold.
    */
   readonly script?: readonly string[]
 }
@@ -193,8 +195,15 @@ export class FaultySite {
   }
 }
 
+function bombHead(type: string): Buffer {
+  const lines = ['HTTP/1.1 200 OK', `Content-Type: ${type}`, 'Content-Encoding: gzip', 'Access-Control-Allow-Origin: *']
+  return Buffer.from(`${lines.join('\r\n')}\r\nConnection: close\r\n\r\n`)
+}
+
 /** The bytes of one answer of a script. */
 function said(answer: string, request: string): Buffer {
+  if (answer.startsWith('bomb:'))
+    return Buffer.concat([bombHead(answer.slice(5)), gzipSync(Buffer.alloc(2 ** 26, 'x'))])
   if (!answer.startsWith('ws:')) return Buffer.from(answer, 'base64')
   const key = /^sec-websocket-key: (.*)$/im.exec(request)?.[1]?.trim()
   const accept = createHash('sha1').update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest('base64')

@@ -1,0 +1,52 @@
+import type { AnyBroker } from '../core/broker.ts'
+
+/** How long a ticket can be used, in milliseconds. */
+export const ticketLife = 30_000
+/** Tickets that may be out at once; beyond, the oldest are no longer taken. */
+const mostTickets = 10_000
+
+/**
+ * Tickets that stand for a token in a URL, each once and for a short time: URLs are logged, and a token in one would be
+ * readable for long. They are this process's: another server does not know them.
+ */
+export class Tickets {
+  readonly #tickets = new Map<string, { readonly token: string; readonly usableUntil: number }>()
+
+  /** `now`: milliseconds that only grow. */
+  issue(token: string, now: number): string {
+    const bytes = globalThis.crypto.getRandomValues(new Uint8Array(18))
+    const ticket = btoa(String.fromCharCode(...bytes))
+      .replaceAll('+', '-')
+      .replaceAll('/', '_')
+    this.#tickets.set(ticket, { token, usableUntil: now + ticketLife })
+    this.#dropOld(now)
+    return ticket
+  }
+
+  /** The token that a ticket stands for, once. */
+  take(ticket: string, now: number): string | undefined {
+    const found = this.#tickets.get(ticket)
+    this.#tickets.delete(ticket)
+    return found && now < found.usableUntil ? found.token : undefined
+  }
+
+  #dropOld(now: number): void {
+    // The oldest come first.
+    for (const [ticket, { usableUntil }] of this.#tickets) {
+      if (now < usableUntil && this.#tickets.size <= mostTickets) return
+      this.#tickets.delete(ticket)
+    }
+  }
+}
+
+const byBroker = new WeakMap<AnyBroker, Tickets>()
+
+/** The tickets to the streams of `broker`, whichever mount gave them out. */
+export function ticketsOf(broker: AnyBroker): Tickets {
+  let tickets = byBroker.get(broker)
+  if (!tickets) {
+    tickets = new Tickets()
+    byBroker.set(broker, tickets)
+  }
+  return tickets
+}
