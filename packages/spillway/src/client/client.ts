@@ -169,7 +169,7 @@ class HttpClient {
     let hasStarted = false
     return new RemoteSubscription(
       {
-        connect: async (cursor) => {
+        connect: async (cursor, onCancel) => {
           const place = hasStarted && cursor !== undefined ? `from=${encodeURIComponent(cursor)}` : first
           const request = {
             url: `${this.#base}/v1/events?${place}${filter}`,
@@ -177,6 +177,7 @@ class HttpClient {
             credentials: this.#credentials,
             silence: this.#silence,
             maxMessage: this.#maxMessage,
+            onCancel,
           }
           const connection =
             this.#transport === 'websocket'

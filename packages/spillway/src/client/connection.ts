@@ -24,6 +24,8 @@ export interface StreamRequest {
   readonly silence: number
   /** UTF-16 units that one message may have. */
   readonly maxMessage: number
+  /** Is given what gives up while the connection is being opened. */
+  readonly onCancel: (cancel: () => void) => void
 }
 
 /** Why a connection was refused, and when the server wants to be asked again. */
@@ -48,6 +50,7 @@ const formats = {
 export async function openFetch(fetch: Fetch, format: 'ndjson' | 'sse', request: StreamRequest): Promise<Connection> {
   const { accept, parser } = formats[format]
   const limit = new SilenceLimit(firstWithin)
+  request.onCancel(() => limit.abort())
   try {
     const { url, credentials, headers } = request
     const response = await limit.during(() =>

@@ -13,6 +13,7 @@ export async function openSocket(WebSocket: ClientWebSocket, request: StreamRequ
   const { authorization = '', 'x-nomad-token': nomad } = lowerCased(request.headers)
   const token = nomad ?? /^Bearer +(.*)$/i.exec(authorization)?.[1]
   const connection = new SocketConnection(new WebSocket(resource), request)
+  request.onCancel(() => connection.close())
   await connection.open(JSON.stringify({ subscribe: query, token }))
   return connection
 }

@@ -19,8 +19,8 @@ export type Status =
 
 /** How a {@link RemoteSubscription} gets its connections, and what becomes of it when they fail. */
 export interface Route {
-  /** Opens a stream after `cursor`; `undefined`: from where the reader asked to start. */
-  connect(cursor: string | undefined): Promise<Connection>
+  /** Opens a stream after `cursor`; `undefined`: from where the reader asked to start. `onCancel` is given what gives up. */
+  connect(cursor: string | undefined, onCancel: (cancel: () => void) => void): Promise<Connection>
   /** Whether the credentials are asked for anew with each attempt, so that a refusal may be mended. */
   readonly hasFreshCredentials: boolean
   readonly onLag: 'fail' | 'skip'
@@ -71,6 +71,8 @@ export class RemoteSubscription implements Subscription {
   /** Why the connection is over, once all that came before is taken. */
   #lastWord: unknown
   #wakeUp: (() => void) | undefined
+  /** Gives up the connection that is being opened. */
+  #cancel: (() => void) | undefined
   #entry: { resolve(): void; reject(reason: unknown): void } | undefined
   #waiting: Waiting | undefined
   #signal: Signal | undefined
@@ -209,7 +211,11 @@ export class RemoteSubscription implements Subscription {
     if (word) throw word
     if (!this.#connection) {
       this.#tell({ state: 'connecting', attempt: this.#attempt + 1 })
-      const connection = await this.#route.connect(this.#received?.cursor)
+      if (this.#ended) return
+      const connection = await this.#route.connect(this.#received?.cursor, (cancel) => {
+        this.#cancel = cancel
+      })
+      this.#cancel = undefined
       if (this.#ended) {
         connection.close()
         return
@@ -298,7 +304,7 @@ export class RemoteSubscription implements Subscription {
     const ms = isAtOnce ? 0 : retryAfter + random() * Math.min(firstWait * 2 ** this.#attempt, longestWait)
     this.#attempt++
     this.#tell({ state: 'waiting', attempt: this.#attempt, ms, error })
-    await this.#wait(ms)
+    if (!this.#ended) await this.#wait(ms)
   }
 
   #wait(ms: number): Promise<void> {
@@ -321,6 +327,7 @@ export class RemoteSubscription implements Subscription {
     this.#received = cursor === '' ? undefined : { ...parseCursor(cursor), cursor }
     this.#ended = true
     this.#error = error
+    this.#cancel?.()
     this.#connection?.close()
     this.#connection = undefined
     this.#stopListening()
@@ -332,7 +339,12 @@ export class RemoteSubscription implements Subscription {
   }
 
   #tell(status: Status): void {
-    this.#route.onStatus?.(status)
+    try {
+      this.#route.onStatus?.(status)
+    } catch (error) {
+      // The reader's own listener failed: that is the end of this reader.
+      this.#fail(error)
+    }
   }
 }
 

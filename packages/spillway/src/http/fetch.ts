@@ -39,6 +39,7 @@ class FetchExchange implements HandlerRequest {
   readonly query: string
   readonly #request: Request
   #gone: (() => void) | undefined
+  #isGone = false
 
   constructor(request: Request, path: string, query: string) {
     this.#request = request
@@ -70,6 +71,7 @@ class FetchExchange implements HandlerRequest {
     const { signal } = this.#request
     this.#gone = () => {
       this.#gone = undefined
+      this.#isGone = true
       signal.removeEventListener('abort', leave)
       listener()
     }
@@ -79,7 +81,9 @@ class FetchExchange implements HandlerRequest {
   }
 
   /** The body that a stream is sent as. Runtimes differ in how they tell that the peer has gone: either is enough. */
-  connect(stream: EventStream): ReadableStream<Uint8Array> {
+  connect(stream: EventStream): ReadableStream<Uint8Array> | null {
+    // It went away while its access was being checked.
+    if (this.#isGone) return null
     const { highWaterMark } = stream
     return new ReadableStream<Uint8Array>(
       {

@@ -131,12 +131,19 @@ class SocketConnection {
       const called = order.id === undefined ? 'without an id' : `with id ${order.id}`
       throw new SpillwayError('INVALID', `There is a subscription ${called} already.`)
     }
-    this.#subscribe(order).catch((error: SpillwayError) => this.#end(order.id, error))
-  }
-
-  async #subscribe({ subscribe, id, token }: Extract<Order, { subscribe: string }>): Promise<void> {
+    const { id } = order
     const subscribed: Subscribed = { gone: () => this.#subscriptions.delete(id) }
     this.#subscriptions.set(id, subscribed)
+    this.#subscribe(order, subscribed).catch((error: SpillwayError) => {
+      // It may have been given up meanwhile, and its id be another's.
+      if (this.#subscriptions.get(id) === subscribed) this.#end(id, error)
+    })
+  }
+
+  async #subscribe(
+    { subscribe, id, token }: Extract<Order, { subscribe: string }>,
+    subscribed: Subscribed,
+  ): Promise<void> {
     const stream = await this.#site.faces.open(subscribe, this.#encoder(id), {
       header: (name) => (name === 'authorization' && token !== undefined ? `Bearer ${token}` : this.#header(name)),
       onGone: (listener) => {

@@ -369,6 +369,35 @@ const tests: ClientTest[] = [
     },
   },
   {
+    name: 'closing while a connection is being opened gives it up',
+    async run({ site, client }) {
+      const server = await site()
+      await server.setMode('silent')
+      const subscription = client(server).subscribe()
+      const next = subscription.next()
+      await server.until(({ subscriptions, connections }) => subscriptions === 1 || connections > 0)
+      subscription.close()
+      await rejects(next, 'CLOSED')
+      await rejects(subscription.ready, 'CLOSED')
+      await server.until(({ subscriptions }) => subscriptions === 0)
+    },
+  },
+  {
+    name: 'a listener of the status that fails ends its subscription',
+    async run({ site, client }) {
+      const server = await site()
+      const onStatus = ({ state }: Status) => {
+        if (state === 'open') throw new Error('mine')
+      }
+      const subscription = client(server).subscribe({ onStatus })
+      await subscription.next().then(
+        () => same(true, false),
+        (error: Error) => same(error.message, 'mine'),
+      )
+      await server.until(({ subscriptions }) => subscriptions === 0)
+    },
+  },
+  {
     name: 'a wait for one batch can be given up, and the next one goes on',
     async run({ site, client }) {
       const server = await site()

@@ -170,6 +170,19 @@ for (const [what, order, message] of [
   })
 }
 
+test('an id that was given up while its access was checked is free, and stays who takes it', async (t) => {
+  const answers: (() => void)[] = []
+  const authenticate = () => new Promise<undefined>((resolve) => answers.push(() => resolve(undefined)))
+  const { broker, url } = await serve(t, {}, { authenticate })
+  const peer = new Peer(t, url, [{ subscribe: '', id: 1 }, { unsubscribe: 1 }, { subscribe: '', id: 1 }])
+  await until(() => answers.length === 2, 'both have asked')
+  for (const answer of answers) answer()
+  assert.ok('open' in (await peer.next()))
+  await broker.publish({ topic: 'T', type: 't' })
+  assert.equal((await peer.next()).index, 1)
+  assert.equal(broker.status.subscriptions, 1)
+})
+
 test('an id is used once at a time', async (t) => {
   const { url } = await serve(t)
   const peer = new Peer(t, url, [
