@@ -316,9 +316,17 @@ test('the format is what Accept names first of those that exist', async (t) => {
 })
 
 for (const [query, headers, text] of [
-  ['?form=earliest', {}, 'The query has the unknown parameter "form". Known: topic, namespace, from, last, exact.'],
-  ['?__proto__=x', {}, 'The query has the unknown parameter "__proto__". Known: topic, namespace, from, last, exact.'],
-  ['?index=5', {}, 'The query has the unknown parameter "index". Known: topic, namespace, from, last, exact.'],
+  [
+    '?form=earliest',
+    {},
+    'The query has the unknown parameter "form". Known: topic, namespace, from, last, exact, ticket.',
+  ],
+  [
+    '?__proto__=x',
+    {},
+    'The query has the unknown parameter "__proto__". Known: topic, namespace, from, last, exact, ticket.',
+  ],
+  ['?index=5', {}, 'The query has the unknown parameter "index". Known: topic, namespace, from, last, exact, ticket.'],
   ['?from=latest&from=earliest', {}, 'from must be given once, got 2 values.'],
   ['?from=5', {}, 'cursor must be one that this server or broker gave out, got "5".'],
   ['?from=Latest', {}, 'cursor must be one that this server or broker gave out, got "Latest".'],
