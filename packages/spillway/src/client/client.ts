@@ -7,6 +7,7 @@ import type { Signal } from '../core/signal.ts'
 import type { Subscription } from '../core/subscription.ts'
 import { limitedText, openFetch, Refusal, refusal } from './connection.ts'
 import { type ClientWebSocket, type Credentials, type Fetch, host, randomId } from './runtime.ts'
+import { firstWithin, SilenceLimit } from './silence.ts'
 import { openSocket } from './socket.ts'
 import { asRefusal, RemoteSubscription, type Status } from './subscription.ts'
 
@@ -151,7 +152,7 @@ class HttpClient {
     this.#transport = transport === 'auto' ? (host.ReadableStream ? 'ndjson' : 'websocket') : transport
     this.#WebSocket = WebSocket
     this.#silence = 2.5 * integerOption('heartbeat', heartbeat ?? 15_000, 1, 2 ** 28)
-    this.#firstWait = integerOption('firstWait', firstWait ?? 3000, 0, longestWait)
+    this.#firstWait = integerOption('firstWait', firstWait ?? 3000, 1, longestWait)
     this.#maxMessage = integerOption('maxMessage', maxMessage ?? 2 ** 26, 1)
     this.#publishTimeout = integerOption('publishTimeout', publishTimeout ?? 30_000, 0, 2 ** 31 - 1)
     // Called as a method it would lose its own `this`.
@@ -166,25 +167,23 @@ class HttpClient {
     const start = typeof from === 'string' && from !== 'latest' && from !== 'earliest' ? from : undefined
     if (start !== undefined) parseCursor(start)
     const first = `${startQuery(from)}${exact ? '&exact=true' : ''}`
-    let hasStarted = false
     return new RemoteSubscription(
       {
         connect: async (cursor, onCancel) => {
-          const place = hasStarted && cursor !== undefined ? `from=${encodeURIComponent(cursor)}` : first
+          const place = cursor === undefined ? first : `from=${encodeURIComponent(cursor)}`
+          const limit = new SilenceLimit(firstWithin)
+          onCancel(() => limit.abort())
           const request = {
             url: `${this.#base}/v1/events?${place}${filter}`,
-            headers: await this.#currentHeaders(),
+            headers: await limit.during(() => this.#currentHeaders()),
             credentials: this.#credentials,
             silence: this.#silence,
             maxMessage: this.#maxMessage,
             onCancel,
           }
-          const connection =
-            this.#transport === 'websocket'
-              ? await openSocket(this.#WebSocket as ClientWebSocket, request)
-              : await openFetch(this.#fetch, this.#transport, request)
-          hasStarted = true
-          return connection
+          return this.#transport === 'websocket'
+            ? openSocket(this.#WebSocket as ClientWebSocket, request)
+            : openFetch(this.#fetch, this.#transport, request)
         },
         hasFreshCredentials: typeof this.#headers === 'function',
         onLag,
@@ -207,7 +206,8 @@ class HttpClient {
     const deadline = host.performance.now() + this.#publishTimeout
     for (let attempt = 0; ; attempt++) {
       try {
-        return await this.#publishOnce(`${this.#base}/v1/events${query}`, id, body, signal)
+        const left = Math.max(1, deadline - host.performance.now())
+        return await this.#publishOnce(`${this.#base}/v1/events${query}`, id, body, left, signal)
       } catch (cause) {
         if (signal?.aborted) throw signal.reason
         const { error, retryAfter = 0 } = asRefusal(cause)
@@ -218,34 +218,36 @@ class HttpClient {
     }
   }
 
-  async #publishOnce(url: string, id: string, body: string, signal: Signal | undefined): Promise<number> {
-    const controller = new host.AbortController()
-    const abort = () => controller.abort(signal?.reason)
-    const silent = new SpillwayError('UNREACHABLE', `No answer came within ${this.#publishTimeout} ms.`)
-    const timer = host.setTimeout(() => controller.abort(silent), this.#publishTimeout)
+  /** `ms`: how long it may take. */
+  async #publishOnce(url: string, id: string, body: string, ms: number, signal: Signal | undefined): Promise<number> {
+    const limit = new SilenceLimit(ms)
+    const abort = () => limit.abort(signal?.reason)
     signal?.addEventListener('abort', abort)
     try {
       if (signal?.aborted) throw signal.reason
-      const response = await this.#fetch(url, {
-        method: 'POST',
-        headers: { ...(await this.#currentHeaders()), 'content-type': 'application/json', 'idempotency-key': id },
-        body,
-        cache: 'no-store',
-        credentials: this.#credentials,
-        redirect: 'manual',
-        signal: controller.signal as never,
+      return await limit.during(async () => {
+        const response = await this.#fetch(url, {
+          method: 'POST',
+          headers: { ...(await this.#currentHeaders()), 'content-type': 'application/json', 'idempotency-key': id },
+          body,
+          cache: 'no-store',
+          credentials: this.#credentials,
+          redirect: 'manual',
+          signal: limit.signal as never,
+        })
+        if (response.status !== 200) throw await refusal(response)
+        return indexOf(await limitedText(response))
       })
-      if (response.status !== 200) throw await refusal(response)
-      return indexOf(await limitedText(response))
     } finally {
-      host.clearTimeout(timer)
       signal?.removeEventListener('abort', abort)
     }
   }
 
   async #currentHeaders(): Promise<Record<string, string>> {
     const headers = this.#headers
-    return { ...(typeof headers === 'function' ? await headers() : headers) }
+    const given = typeof headers === 'function' ? await headers() : headers
+    // Names of headers know no case, and those of the client's own must replace the same ones.
+    return Object.fromEntries(Object.entries(given).map(([name, value]) => [name.toLowerCase(), value]))
   }
 }
 

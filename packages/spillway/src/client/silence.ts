@@ -18,7 +18,7 @@ export class SilenceLimit {
     return this.#controller.signal
   }
 
-  abort(reason?: SpillwayError): void {
+  abort(reason?: unknown): void {
     this.#controller.abort(reason)
     // Not every runtime ends a body that is being read when its request is aborted.
     this.#giveUp?.(this.#controller.signal.reason)

@@ -10,7 +10,7 @@ const mostWaiting = 2 ** 20
 /** Opens a stream over a WebSocket. What a header would say of the token, the first message says. */
 export async function openSocket(WebSocket: ClientWebSocket, request: StreamRequest): Promise<Connection> {
   const [resource = '', query = ''] = request.url.replace(/^http/, 'ws').split('?')
-  const { authorization = '', 'x-nomad-token': nomad } = lowerCased(request.headers)
+  const { authorization = '', 'x-nomad-token': nomad } = request.headers
   const token = nomad ?? /^Bearer +(.*)$/i.exec(authorization)?.[1]
   const connection = new SocketConnection(new WebSocket(resource), request)
   request.onCancel(() => connection.close())
@@ -100,8 +100,4 @@ class SocketConnection implements Connection {
     this.#over ??= reason
     this.#wake?.()
   }
-}
-
-function lowerCased(headers: Readonly<Record<string, string>>): Record<string, string | undefined> {
-  return Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]))
 }

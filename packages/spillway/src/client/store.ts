@@ -73,7 +73,13 @@ class Store<State> {
     // The same function twice is two listeners.
     const listener = () => changed()
     this.#listeners.add(listener)
-    if (!this.#run) this.#start()
+    try {
+      if (!this.#run) this.#start()
+    } catch (error) {
+      this.#run = undefined
+      this.#listeners.delete(listener)
+      throw error
+    }
     return () => {
       if (!this.#listeners.delete(listener) || this.#listeners.size > 0) return
       // Not for who leaves and comes back at once, as components do.
@@ -125,19 +131,24 @@ class Store<State> {
     if (load && !this.#isLoaded) await this.#load(run, load)
     for (;;) {
       let batch: Batch | undefined = await subscription.next()
-      let { state, gap } = this.#snapshot
+      let { state, gap, cursor } = this.#snapshot
       // What has come together is shown together.
-      for (; batch && !run.aborted; batch = subscription.take()) {
-        if (batch.gap && load) {
-          state = await load(run)
-          gap = undefined
-        } else {
-          state = this.#options.reduce(state, batch)
-          gap = batch.gap ?? gap
+      try {
+        for (; batch && !run.aborted; batch = subscription.take()) {
+          if (batch.gap && load) {
+            state = await load(run)
+            gap = undefined
+          } else {
+            state = this.#options.reduce(state, batch)
+            gap = batch.gap ?? gap
+          }
+          cursor = batch.cursor
         }
+      } finally {
+        // Also what came before an error.
+        if (!run.aborted) this.#change({ state, gap, cursor })
       }
       if (run.aborted) return
-      this.#change({ state, gap, cursor: subscription.cursor })
     }
   }
 
@@ -167,7 +178,10 @@ export function newest<Event extends StreamEvent = StreamEvent>(
 ): Pick<StoreOptions<readonly Event[], Event>, 'initial' | 'reduce'> {
   return {
     initial: [],
-    reduce: (events, batch) => (batch.events.length === 0 ? events : [...events, ...batch.events].slice(-count)),
+    reduce: (events, batch) =>
+      batch.events.length === 0
+        ? events
+        : [...events, ...batch.events].slice(count === 0 ? Number.MAX_SAFE_INTEGER : -count),
   }
 }
 

@@ -35,6 +35,9 @@ export interface Route {
 /** A connection that ended sooner than this and brought nothing was of no use: asking again at once would be a flood. */
 const usefulAfter = 1000
 
+/** However long a server asks for, in milliseconds. */
+const longestRetryAfter = 3_600_000
+
 interface Waiting {
   resolve(batch: Batch): void
   reject(reason: unknown): void
@@ -212,7 +215,7 @@ export class RemoteSubscription implements Subscription {
     if (!this.#connection) {
       this.#tell({ state: 'connecting', attempt: this.#attempt + 1 })
       if (this.#ended) return
-      const connection = await this.#route.connect(this.#received?.cursor, (cancel) => {
+      const connection = await this.#route.connect(this.#isReady ? this.#received?.cursor : undefined, (cancel) => {
         this.#cancel = cancel
       })
       this.#cancel = undefined
@@ -301,7 +304,8 @@ export class RemoteSubscription implements Subscription {
     }
     const isAtOnce = isFreshAttempt || (error.code === 'RENEW' && wasUseful)
     const { firstWait, longestWait, random } = this.#route
-    const ms = isAtOnce ? 0 : retryAfter + random() * Math.min(firstWait * 2 ** this.#attempt, longestWait)
+    const backoff = random() * Math.min(firstWait * 2 ** this.#attempt, longestWait)
+    const ms = isAtOnce ? 0 : Math.min(retryAfter, longestRetryAfter) + backoff
     this.#attempt++
     this.#tell({ state: 'waiting', attempt: this.#attempt, ms, error })
     if (!this.#ended) await this.#wait(ms)

@@ -26,6 +26,11 @@ export class Cors {
     this.#origins = new Set(list)
   }
 
+  /** Whether pages of the origin may use cookies, too. */
+  trusts(origin: string): boolean {
+    return this.#origins.has(origin)
+  }
+
   admits(origin: string): boolean {
     return this.#any || this.#origins.has(origin)
   }

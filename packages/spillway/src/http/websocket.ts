@@ -40,6 +40,8 @@ const defaultSubscriptions = 64
 const maxMessage = 16_384
 /** Milliseconds within which a connection must ask for something. */
 const askWithin = 10_000
+/** Bytes that may wait in a connection which is to be told of a refusal. */
+const mostUnread = 4 * 2 ** 20
 const isOpen = 1
 
 /**
@@ -117,6 +119,12 @@ class SocketConnection {
     return origin === undefined || this.#site.cors.admits(origin) || hostOf(origin) === this.#header('host')
   }
 
+  /** A cookie counts only where the page is this server's own, or named. */
+  #hasCookies(): boolean {
+    const origin = this.#header('origin')
+    return origin === undefined || this.#site.cors.trusts(origin) || hostOf(origin) === this.#header('host')
+  }
+
   #header(name: string): string | undefined {
     const value = this.#request.headers[name]
     return Array.isArray(value) ? value.join(', ') : value
@@ -145,7 +153,10 @@ class SocketConnection {
     subscribed: Subscribed,
   ): Promise<void> {
     const stream = await this.#site.faces.open(subscribe, this.#encoder(id), {
-      header: (name) => (name === 'authorization' && token !== undefined ? `Bearer ${token}` : this.#header(name)),
+      header: (name) => {
+        if (name === 'authorization' && token !== undefined) return `Bearer ${token}`
+        return name === 'cookie' && !this.#hasCookies() ? undefined : this.#header(name)
+      },
       onGone: (listener) => {
         subscribed.gone = () => {
           // Only its own: another may have been opened under the same id.
@@ -207,6 +218,11 @@ class SocketConnection {
   /** A subscription did not come about. */
   #end(id: number | undefined, error: SpillwayError): void {
     this.#subscriptions.get(id)?.gone()
+    // It asks and asks, and reads no answer.
+    if (this.#socket.bufferedAmount > mostUnread) {
+      this.#socket.terminate()
+      return
+    }
     const line = closedFrame(error, error.cursor ?? '', this.#site.faces.retry)
     this.#send(`${tagged(id, line)}\n`)
     if (id === undefined) this.#socket.close(error.closeCode, error.code)

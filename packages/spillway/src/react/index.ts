@@ -10,8 +10,8 @@ export type EventsOptions = Omit<StoreOptions<unknown>, 'initial' | 'reduce' | '
 }
 
 /**
- * A state that is reduced from a stream, see {@link StoreOptions}. Another `client`, or other `topics`, `namespaces` or
- * `from`, begin anew; functions may be new ones at each rendering.
+ * A state that is reduced from a stream, see {@link StoreOptions}. Another `client`, other `topics` or `namespaces`, or a
+ * `from` that is another text begin anew; functions may be new ones at each rendering.
  */
 export function useStream<State, Topics extends object>(
   client: Client<Topics>,
@@ -26,7 +26,9 @@ export function useStream(client: Client, options: EventsOptions | StoreOptions<
   const latest = useRef(options)
   latest.current = options
   const { topics, namespaces, from, exact, onLag } = options
-  const wanted = JSON.stringify([topics, namespaces, from, exact, onLag])
+  // A start that is no text may be another at each rendering, such as a time.
+  const start = typeof from === 'object' ? 'an object' : from
+  const wanted = JSON.stringify([topics, namespaces, start, exact, onLag, 'keep' in options && options.keep])
   // biome-ignore lint/correctness/useExhaustiveDependencies: what is wanted is compared by its text
   const store = useMemo(() => {
     const given = latest.current
@@ -37,6 +39,12 @@ export function useStream(client: Client, options: EventsOptions | StoreOptions<
         const now = latest.current
         return ('reduce' in now ? now.reduce : kept.reduce)(state as never, batch)
       },
+      ...('load' in given && {
+        load: (signal: { readonly aborted: boolean }) => {
+          const now = latest.current
+          return ('load' in now && now.load ? now.load : (given.load as NonNullable<typeof given.load>))(signal)
+        },
+      }),
       onStatus: (status) => latest.current.onStatus?.(status),
     } as StoreOptions<unknown>)
   }, [client, wanted])

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Connection } from '../../src/client/connection.ts'
 import { Refusal } from '../../src/client/connection.ts'
+import { createClient } from '../../src/client/index.ts'
 import type { Message } from '../../src/client/parse.ts'
 import { RemoteSubscription, type Status } from '../../src/client/subscription.ts'
 import { SpillwayError } from '../../src/core/errors.ts'
@@ -90,6 +91,23 @@ test('a stream that was renewed is taken up at once, unless it had brought nothi
   const renew = new Refusal(new SpillwayError('RENEW', 'old'), 0)
   assert.deepEqual(await waits([[open, renew]], () => 0.5), [1500])
   assert.deepEqual(await waits([[open, news, renew]], () => 0.5), [0])
+})
+
+test('what the server asks for is waited for, up to an hour', async () => {
+  const refusal = new Refusal(new SpillwayError('OVERLOADED', 'full'), 2 ** 31)
+  assert.deepEqual(await waits([refusal], () => 0), [3_600_000])
+})
+
+test('credentials that never come are given up, by publish in its own time', async () => {
+  const client = createClient({ url: 'http://127.0.0.1:1', headers: () => new Promise(() => {}), publishTimeout: 50 })
+  await assert.rejects(client.publish({ topic: 'T', type: 't' }), { code: 'UNREACHABLE' })
+  const controller = new AbortController()
+  const publishing = client.publish({ topic: 'T', type: 't' }, { signal: controller.signal })
+  controller.abort(new Error('enough'))
+  await assert.rejects(publishing, /enough/)
+  const subscription = client.subscribe()
+  subscription.close()
+  await assert.rejects(subscription.ready, { code: 'CLOSED' })
 })
 
 test('what the server asks for is waited for at least', async () => {

@@ -105,6 +105,27 @@ test('a loss begins a view anew, or loads it', async (t) => {
   }
 })
 
+test('what came before an error is shown', async (t) => {
+  const { site, store, publish } = await given(t, { ...newest(9), from: 'earliest', onLag: 'fail' } as never, {
+    brokerOptions: { capacity: 4 },
+  })
+  for (let n = 1; n <= 3; n++) await publish(`${n}`, n)
+  t.after(store.listen(() => {}))
+  await shows(store, (state) => (state as readonly unknown[]).length === 3)
+  const { port } = site
+  await site.stop()
+  for (let n = 4; n <= 20; n++) await publish(`${n}`, n)
+  await serve(t, { broker: site.broker, port })
+  await until(() => store.snapshot().status.state === 'closed', 'it has ended')
+  assert.equal((store.snapshot().state as readonly unknown[]).length, 3)
+  assert.match(store.snapshot().cursor, /:3$/)
+})
+
+test('a store whose options are wrong says so each time', async (t) => {
+  const { store } = await given(t, { ...newest(3), from: 'nonsense' } as never)
+  for (let n = 0; n < 2; n++) assert.throws(() => store.listen(() => {}), { code: 'INVALID' })
+})
+
 test('what cannot be loaded or reduced ends the store with the error', async (t) => {
   for (const failing of [
     { initial: 0, reduce: () => 0, load: () => Promise.reject(new Error('no')) },

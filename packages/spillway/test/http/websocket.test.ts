@@ -154,6 +154,37 @@ test('a page of another origin is refused unless it is named', async (t) => {
   }
 })
 
+test('a cookie counts only from pages of the server itself, or of origins that are named', async (t) => {
+  const authenticate = ({ token }: { token: string }) => {
+    if (token !== 'right') throw new SpillwayError('UNAUTHORIZED', 'This token is not valid.')
+    return undefined
+  }
+  const headers = { cookie: 'sid=right' }
+  const any = await serve(t, { cors: '*', cookie: 'sid' }, { authenticate })
+  const foreign = new Peer(t, any.url, [{ subscribe: '' }], { origin: 'https://evil.example', headers })
+  assert.equal((await foreign.next()).closed?.code, 'UNAUTHORIZED')
+  const own = new Peer(t, any.url, [{ subscribe: '' }], { origin: `http://${new URL(any.url).host}`, headers })
+  assert.ok('open' in (await own.next()))
+  const named = await serve(t, { cors: ['https://app.example'], cookie: 'sid' }, { authenticate })
+  const peer = new Peer(t, named.url, [{ subscribe: '' }], { origin: 'https://app.example', headers })
+  assert.ok('open' in (await peer.next()))
+})
+
+test('a peer that asks for what is refused, and reads no answer, is served no more', async (t) => {
+  const { url, server } = await serve(t)
+  const peer = new Peer(t, url, [])
+  await until(() => server.clients.size === 1 && peer.socket.readyState === WebSocket.OPEN, 'it stands')
+  const [socket] = server.clients
+  peer.socket.pause()
+  const query = `${'x'.repeat(200)}=1`
+  await until(async () => {
+    for (let id = 1; id <= 64; id++) peer.ask({ subscribe: query, id })
+    await new Promise((resolve) => setImmediate(resolve))
+    return socket?.readyState !== WebSocket.OPEN
+  }, 'it is served no more')
+  assert.ok((socket?.bufferedAmount as number) < 5 * 2 ** 20)
+})
+
 for (const [what, order, message] of [
   ['is no JSON', '{', /must be a JSON object/],
   ['is bytes', Buffer.from('{}'), /must be text/],
