@@ -1,21 +1,16 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { chromium } from 'playwright-core'
 import { build } from 'vite'
+import { newPage, noBrowser } from './support.ts'
 
 const examples = fileURLToPath(new URL('../../', import.meta.url))
-const executablePath = ['chromium', 'chromium-browser', 'google-chrome']
-  .flatMap((name) => (process.env.PATH ?? '').split(path.delimiter).map((folder) => path.join(folder, name)))
-  .find((file) => existsSync(file))
-
 test('the board has no errors of types', async () => {
   const tsc = path.join(examples, '../node_modules/typescript/bin/tsc')
   await promisify(execFile)(process.execPath, [tsc, '-p', path.join(examples, 'order-board')])
@@ -31,19 +26,14 @@ async function serve(t: TestContext, data: string, port = '0'): Promise<{ server
 }
 
 test('the board shows orders as they move, and goes on after a restart', {
-  skip: !executablePath && 'no Chromium',
+  skip: noBrowser,
 }, async (t) => {
   await build({ root: path.join(examples, 'order-board'), logLevel: 'error' })
   const folder = await mkdtemp(path.join(tmpdir(), 'spillway-'))
   t.after(() => rm(folder, { recursive: true, force: true }))
   const data = path.join(folder, 'orders.db')
   const first = await serve(t, data)
-  const chrome = await chromium.launch({
-    executablePath: executablePath as string,
-    args: ['--no-sandbox', '--disable-background-networking'],
-  })
-  t.after(() => chrome.close())
-  const page = await chrome.newPage()
+  const page = await newPage(t)
   await page.goto(first.url)
   await page.locator('#status', { hasText: 'live' }).waitFor()
   await page.locator('#shipped li', { hasText: 'A5:' }).waitFor()

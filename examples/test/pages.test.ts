@@ -1,15 +1,13 @@
 // Every program of docs/in-process.md, docs/browser.md and docs/react.md runs here, so that none of them can go stale.
 import assert from 'node:assert/strict'
-import { existsSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import path from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { build } from 'esbuild'
-import { chromium, type Page } from 'playwright-core'
+import type { Page } from 'playwright-core'
 import { type Broker, createBroker } from 'spillway'
 import { toNodeHandler } from 'spillway/node'
-import { runProgram, snippetsOf } from './support.ts'
+import { newPage, noBrowser, runProgram, snippetsOf } from './support.ts'
 
 const inProcess = snippetsOf('docs/in-process.md')
 for (const [n, program] of inProcess('ts').entries()) {
@@ -17,11 +15,6 @@ for (const [n, program] of inProcess('ts').entries()) {
     assert.equal(await runProgram(program), inProcess('text')[n])
   })
 }
-
-const executablePath = ['chromium', 'chromium-browser', 'google-chrome']
-  .flatMap((name) => (process.env.PATH ?? '').split(path.delimiter).map((folder) => path.join(folder, name)))
-  .find((file) => existsSync(file))
-const skip = !executablePath && 'no Chromium'
 
 /** A page that runs `program`, from the server that it follows. */
 async function visit(t: TestContext, program: string, token?: string): Promise<{ page: Page; broker: Broker }> {
@@ -41,17 +34,12 @@ async function visit(t: TestContext, program: string, token?: string): Promise<{
   })
   const server = createServer(toNodeHandler(broker))
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const chrome = await chromium.launch({
-    executablePath: executablePath as string,
-    args: ['--no-sandbox', '--disable-background-networking'],
-  })
   t.after(async () => {
-    await chrome.close()
     await broker.close()
     server.close()
     server.closeAllConnections()
   })
-  const page = await chrome.newPage()
+  const page = await newPage(t)
   await page.goto(`http://127.0.0.1:${(server.address() as AddressInfo).port}/healthz`)
   await page.addScriptTag({ content: outputFiles[0]?.text as string, type: 'module' })
   return { page, broker }
@@ -59,7 +47,7 @@ async function visit(t: TestContext, program: string, token?: string): Promise<{
 
 const [view = '', ticket = ''] = snippetsOf('docs/browser.md')('ts')
 
-test('in the browser: a view by key shows what is, and resumes', { skip }, async (t) => {
+test('in the browser: a view by key shows what is, and resumes', { skip: noBrowser }, async (t) => {
   const { page, broker } = await visit(t, view)
   const text = (wanted: string) => page.waitForFunction(`document.body.textContent === ${JSON.stringify(wanted)}`)
   await broker.publish({ topic: 'Job', type: 'JobRegistered', key: 'web', payload: 1 })
@@ -69,13 +57,13 @@ test('in the browser: a view by key shows what is, and resumes', { skip }, async
   await text('live\ncomplete\ndb: 2')
 })
 
-test('in the browser: EventSource follows with a ticket', { skip }, async (t) => {
+test('in the browser: EventSource follows with a ticket', { skip: noBrowser }, async (t) => {
   const { page, broker } = await visit(t, ticket, 'secret')
   await broker.publish({ topic: 'Job', type: 'JobRegistered', key: 'web' })
   await page.waitForFunction(`document.title === 'web'`)
 })
 
-test('React: components show a list and a sum', { skip }, async (t) => {
+test('React: components show a list and a sum', { skip: noBrowser }, async (t) => {
   const [components = ''] = snippetsOf('docs/react.md')('tsx')
   const program = `${components}
     import { createRoot } from 'react-dom/client'

@@ -1,8 +1,11 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import type { TestContext } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import { chromium, type Page } from 'playwright-core'
 
 export const root = new URL('../../../', import.meta.url)
 /** Where the docs say that a server is. */
@@ -51,4 +54,21 @@ export async function runProgram(source: string): Promise<string> {
   } finally {
     rmSync(file)
   }
+}
+
+const executablePath = ['chromium', 'chromium-browser', 'google-chrome']
+  .flatMap((name) => (process.env.PATH ?? '').split(path.delimiter).map((folder) => path.join(folder, name)))
+  .find((file) => existsSync(file))
+
+/** Why tests in a browser are skipped, if they are. */
+export const noBrowser = !executablePath && 'no Chromium'
+
+/** A page of a browser that ends with the test. */
+export async function newPage(t: TestContext): Promise<Page> {
+  const chrome = await chromium.launch({
+    executablePath: executablePath as string,
+    args: ['--no-sandbox', '--disable-background-networking'],
+  })
+  t.after(() => chrome.close())
+  return chrome.newPage()
 }

@@ -1,15 +1,15 @@
 import type { PublishOptions } from '../core/broker.ts'
 import { parseCursor } from '../core/cursor.ts'
-import { integerOption, invalid, SpillwayError, shown } from '../core/errors.ts'
+import { integerOption, invalid, SpillwayError, shown, wrongOption } from '../core/errors.ts'
 import { type EventInput, type EventOf, type InputOf, JsonText, type TopicMap } from '../core/event.ts'
 import type { FilterOptions } from '../core/filter.ts'
 import type { Signal } from '../core/signal.ts'
 import type { Subscription } from '../core/subscription.ts'
-import { limitedText, openFetch, Refusal, refusal } from './connection.ts'
+import { asRefusal, limitedText, openFetch, Refusal, refusal } from './connection.ts'
 import { type ClientWebSocket, type Credentials, type Fetch, host, randomId } from './runtime.ts'
 import { firstWithin, SilenceLimit } from './silence.ts'
 import { openSocket } from './socket.ts'
-import { asRefusal, RemoteSubscription, type Status } from './subscription.ts'
+import { RemoteSubscription, type Status } from './subscription.ts'
 
 export type { Status }
 
@@ -135,18 +135,19 @@ class HttpClient {
   }: ClientOptions) {
     this.#base = baseOf(url)
     if (typeof headers !== 'function' && (typeof headers !== 'object' || headers === null)) {
-      throw config('headers', 'an object or a function', headers)
+      throw wrongOption('headers', 'an object or a function', headers)
     }
     if (!['omit', 'same-origin', 'include'].includes(credentials)) {
-      throw config('credentials', '"omit", "same-origin" or "include"', credentials)
+      throw wrongOption('credentials', '"omit", "same-origin" or "include"', credentials)
     }
     if (!['auto', 'ndjson', 'sse', 'websocket'].includes(transport)) {
-      throw config('transport', '"auto", "ndjson", "sse" or "websocket"', transport)
+      throw wrongOption('transport', '"auto", "ndjson", "sse" or "websocket"', transport)
     }
     if (transport === 'websocket' && typeof WebSocket !== 'function') {
-      throw config('WebSocket', 'a class, as this runtime has none of its own', WebSocket)
+      throw wrongOption('WebSocket', 'a class, as this runtime has none of its own', WebSocket)
     }
-    if (typeof fetch !== 'function') throw config('fetch', 'a function, as this runtime has none of its own', fetch)
+    if (typeof fetch !== 'function')
+      throw wrongOption('fetch', 'a function, as this runtime has none of its own', fetch)
     this.#headers = headers
     this.#credentials = credentials
     this.#transport = transport === 'auto' ? (host.ReadableStream ? 'ndjson' : 'websocket') : transport
@@ -251,17 +252,13 @@ class HttpClient {
   }
 }
 
-function config(option: string, expected: string, value: unknown): SpillwayError {
-  return new SpillwayError('CONFIG', `${option} must be ${expected}, got ${shown(value)}.`)
-}
-
 function baseOf(url: ClientOptions['url']): string {
   const text = typeof url === 'string' ? url : url?.href
   try {
     const { protocol, href } = new host.URL(text, host.location?.href)
     if (protocol === 'http:' || protocol === 'https:') return href.replace(/[?#].*$/, '').replace(/\/+$/, '')
   } catch {}
-  throw config('url', 'an absolute http: or https: URL, or in a browser one relative to the page', text)
+  throw wrongOption('url', 'an absolute http: or https: URL, or in a browser one relative to the page', text)
 }
 
 function filterQuery({ topics = { '*': ['*'] }, namespaces = ['*'] }: ClientSubscribeOptions): string {

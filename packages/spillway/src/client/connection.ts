@@ -28,17 +28,37 @@ export interface StreamRequest {
   readonly onCancel: (cancel: () => void) => void
 }
 
+/** However long a server asks for, in milliseconds. */
+const longestRetryAfter = 3_600_000
+
 /** Why a connection was refused, and when the server wants to be asked again. */
 export class Refusal extends Error {
   readonly error: SpillwayError
-  /** Milliseconds. */
+  /** Milliseconds, an hour at the most. */
   readonly retryAfter: number | undefined
 
   constructor(error: SpillwayError, retryAfter: number | undefined) {
     super(error.message, { cause: error })
     this.error = error
-    this.retryAfter = retryAfter
+    this.retryAfter = retryAfter && Math.min(retryAfter, longestRetryAfter)
   }
+}
+
+/** Whatever failed, as a refusal. */
+export function asRefusal(cause: unknown): Refusal {
+  if (cause instanceof Refusal) return cause
+  if (cause instanceof SpillwayError) return new Refusal(cause, undefined)
+  return new Refusal(
+    new SpillwayError('UNREACHABLE', `The connection failed: ${reasonOf(cause)}.`, { cause }),
+    undefined,
+  )
+}
+
+/** The innermost reason: `fetch` says only that it failed. */
+function reasonOf(error: unknown): string {
+  const { cause, message } = (error ?? {}) as { cause?: unknown; message?: unknown }
+  if (cause !== undefined) return reasonOf(cause)
+  return typeof message === 'string' && message !== '' ? message.replace(/\.$/, '') : String(error)
 }
 
 const formats = {
@@ -183,9 +203,9 @@ export async function limitedText({ body }: FetchResponse): Promise<string> {
   }
 }
 
-/** [RFC 9110, 10.2.3] Seconds, or a date. In milliseconds, an hour at the most. */
+/** [RFC 9110, 10.2.3] Seconds, or a date. In milliseconds. */
 function retryAfterOf(header: string | null): number | undefined {
   if (header === null) return undefined
   const ms = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - Date.now()
-  return Number.isNaN(ms) ? undefined : Math.min(Math.max(ms, 0), 3_600_000)
+  return Number.isNaN(ms) ? undefined : Math.max(ms, 0)
 }

@@ -3,7 +3,7 @@ import { lagError, SpillwayError } from '../core/errors.ts'
 import type { Batch } from '../core/event.ts'
 import type { Signal } from '../core/signal.ts'
 import { iteratorOf, type Subscription } from '../core/subscription.ts'
-import { type Connection, Refusal } from './connection.ts'
+import { asRefusal, type Connection, Refusal } from './connection.ts'
 import { type Message, violation } from './parse.ts'
 import { host, onReturn } from './runtime.ts'
 
@@ -34,9 +34,6 @@ export interface Route {
 
 /** A connection that ended sooner than this and brought nothing was of no use: asking again at once would be a flood. */
 const usefulAfter = 1000
-
-/** However long a server asks for, in milliseconds. */
-const longestRetryAfter = 3_600_000
 
 interface Waiting {
   resolve(batch: Batch): void
@@ -150,7 +147,7 @@ export class RemoteSubscription implements Subscription {
       throw error
     }
     this.#taken++
-    this.#cursor = message.kind === 'gap' ? message.cursor : message.batch.cursor
+    this.#cursor = message.cursor
     if (this.#taken === this.#messages.length) {
       this.#messages = []
       this.#taken = 0
@@ -305,7 +302,7 @@ export class RemoteSubscription implements Subscription {
     const isAtOnce = isFreshAttempt || (error.code === 'RENEW' && wasUseful)
     const { firstWait, longestWait, random } = this.#route
     const backoff = random() * Math.min(firstWait * 2 ** this.#attempt, longestWait)
-    const ms = isAtOnce ? 0 : Math.min(retryAfter, longestRetryAfter) + backoff
+    const ms = isAtOnce ? 0 : retryAfter + backoff
     this.#attempt++
     this.#tell({ state: 'waiting', attempt: this.#attempt, ms, error })
     if (!this.#ended) await this.#wait(ms)
@@ -350,20 +347,4 @@ export class RemoteSubscription implements Subscription {
       this.#fail(error)
     }
   }
-}
-
-export function asRefusal(cause: unknown): Refusal {
-  if (cause instanceof Refusal) return cause
-  if (cause instanceof SpillwayError) return new Refusal(cause, undefined)
-  return new Refusal(
-    new SpillwayError('UNREACHABLE', `The connection failed: ${reasonOf(cause)}.`, { cause }),
-    undefined,
-  )
-}
-
-/** The innermost reason: `fetch` says only that it failed. */
-function reasonOf(error: unknown): string {
-  const { cause, message } = (error ?? {}) as { cause?: unknown; message?: unknown }
-  if (cause !== undefined) return reasonOf(cause)
-  return typeof message === 'string' && message !== '' ? message.replace(/\.$/, '') : String(error)
 }

@@ -177,6 +177,11 @@ export function invalid(field: string, must: string, value: unknown): SpillwayEr
   return new SpillwayError('INVALID', `${field} must ${must}, got ${shown(value)}.`)
 }
 
+/** An option that is not what it must be. */
+export function wrongOption(option: string, expected: string, value: unknown): SpillwayError {
+  return new SpillwayError('CONFIG', `${option} must be ${expected}, got ${shown(value)}.`)
+}
+
 /** An option that counts. Throws `CONFIG` that names it unless `value` is an integer from `least` to `most`. */
 export function integerOption(
   option: string,
@@ -185,7 +190,7 @@ export function integerOption(
   most: number = Number.MAX_SAFE_INTEGER,
 ): number {
   if (Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most) return value as number
-  throw new SpillwayError('CONFIG', `${option} must be an integer from ${least} to ${most}, got ${shown(value)}.`)
+  throw wrongOption(option, `an integer from ${least} to ${most}`, value)
 }
 
 /** `value` as a short piece of an error message: strangers' input must neither flood it nor break its line. */

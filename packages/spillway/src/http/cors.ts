@@ -1,4 +1,4 @@
-import { SpillwayError, shown } from '../core/errors.ts'
+import { wrongOption } from '../core/errors.ts'
 import type { HandlerRequest, HandlerResponse } from './handler.ts'
 
 const methods = 'GET, POST'
@@ -17,11 +17,8 @@ export class Cors {
     this.#any = origins === '*'
     const list: unknown = this.#any ? [] : origins
     if (!Array.isArray(list) || !list.every(isOrigin)) {
-      const expected = '"*" or an array of origins such as "https://app.example"'
-      throw new SpillwayError(
-        'CONFIG',
-        `cors must be ${expected}, got ${Array.isArray(list) ? shown(list.find((each) => !isOrigin(each))) : shown(origins)}.`,
-      )
+      const wrong = Array.isArray(list) ? list.find((each) => !isOrigin(each)) : origins
+      throw wrongOption('cors', '"*" or an array of origins such as "https://app.example"', wrong)
     }
     this.#origins = new Set(list)
   }

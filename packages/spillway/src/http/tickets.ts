@@ -1,4 +1,5 @@
 import type { AnyBroker } from '../core/broker.ts'
+import { getOrMake } from '../core/get-or-make.ts'
 
 /** How long a ticket can be used, in milliseconds. */
 export const ticketLife = 30_000
@@ -43,10 +44,5 @@ const byBroker = new WeakMap<AnyBroker, Tickets>()
 
 /** The tickets to the streams of `broker`, whichever mount gave them out. */
 export function ticketsOf(broker: AnyBroker): Tickets {
-  let tickets = byBroker.get(broker)
-  if (!tickets) {
-    tickets = new Tickets()
-    byBroker.set(broker, tickets)
-  }
-  return tickets
+  return getOrMake(byBroker, broker, () => new Tickets())
 }

@@ -1,5 +1,6 @@
 import type { AnyBroker } from '../core/broker.ts'
-import { SpillwayError, shown } from '../core/errors.ts'
+import { integerOption, SpillwayError, shown } from '../core/errors.ts'
+import { getOrMake } from '../core/get-or-make.ts'
 import { closedFrame } from '../wire/frame.ts'
 import { Cors } from './cors.ts'
 import { Encoder } from './fan-out/encoder.ts'
@@ -58,13 +59,12 @@ export function attachWebSocket(
   options: WebSocketOptions = {},
 ): () => void {
   const { maxSubscriptions = defaultSubscriptions, cors = [], ...rest } = options
-  if (!Number.isInteger(maxSubscriptions) || maxSubscriptions < 1 || maxSubscriptions > 1024) {
-    throw new SpillwayError(
-      'CONFIG',
-      `maxSubscriptions must be an integer from 1 to 1024, got ${shown(maxSubscriptions)}.`,
-    )
+  const site: Site = {
+    maxSubscriptions: integerOption('maxSubscriptions', maxSubscriptions, 1, 1024),
+    faces: new Faces(broker, rest),
+    cors: new Cors(cors),
+    encoders: new Map(),
   }
-  const site: Site = { faces: new Faces(broker, rest), cors: new Cors(cors), maxSubscriptions, encoders: new Map() }
   const accept = (socket: WebSocketLike, request: UpgradeRequest): void => {
     new SocketConnection(site, socket, request)
   }
@@ -109,20 +109,15 @@ class SocketConnection {
         this.#refuse(error as SpillwayError)
       }
     })
-    if (!this.#isAdmitted())
+    // [RFC 6455, 10.2] A browser lets any page open a WebSocket, and says only whose page it is.
+    if (!this.#isOwnOr((origin) => site.cors.admits(origin)))
       this.#refuse(new SpillwayError('FORBIDDEN', 'Pages of this origin are not admitted (cors).'))
   }
 
-  /** [RFC 6455, 10.2] A browser lets any page open a WebSocket, and says only whose page it is. */
-  #isAdmitted(): boolean {
+  /** Whether it is no page of another origin, or one of an origin that `passes`. */
+  #isOwnOr(passes: (origin: string) => boolean): boolean {
     const origin = this.#header('origin')
-    return origin === undefined || this.#site.cors.admits(origin) || hostOf(origin) === this.#header('host')
-  }
-
-  /** A cookie counts only where the page is this server's own, or named. */
-  #hasCookies(): boolean {
-    const origin = this.#header('origin')
-    return origin === undefined || this.#site.cors.trusts(origin) || hostOf(origin) === this.#header('host')
+    return origin === undefined || passes(origin) || hostOf(origin) === this.#header('host')
   }
 
   #header(name: string): string | undefined {
@@ -155,7 +150,8 @@ class SocketConnection {
     const stream = await this.#site.faces.open(subscribe, this.#encoder(id), {
       header: (name) => {
         if (name === 'authorization' && token !== undefined) return `Bearer ${token}`
-        return name === 'cookie' && !this.#hasCookies() ? undefined : this.#header(name)
+        const isHidden = name === 'cookie' && !this.#isOwnOr((origin) => this.#site.cors.trusts(origin))
+        return isHidden ? undefined : this.#header(name)
       },
       onGone: (listener) => {
         subscribed.gone = () => {
@@ -176,12 +172,7 @@ class SocketConnection {
 
   #encoder(id: number | undefined): Encoder {
     const { encoders, faces } = this.#site
-    let encoder = encoders.get(id)
-    if (!encoder) {
-      encoder = new Encoder(socketFormat(faces.retry, id))
-      encoders.set(id, encoder)
-    }
-    return encoder
+    return getOrMake(encoders, id, () => new Encoder(socketFormat(faces.retry, id)))
   }
 
   #sink(id: number | undefined, subscribed: Subscribed): Sink {

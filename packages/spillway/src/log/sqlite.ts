@@ -1,7 +1,7 @@
 import { isBuiltin } from 'node:module'
 import { type Clock, systemClock } from '../core/clock.ts'
 import { digestOf } from '../core/digest.ts'
-import { integerOption, SpillwayError, shown } from '../core/errors.ts'
+import { integerOption, SpillwayError, wrongOption } from '../core/errors.ts'
 import { type PendingBatch, StoredBatch } from '../core/event.ts'
 import { Followers } from '../core/followers.ts'
 import type { Appended, AppendOptions, HistoryBatch, Log, LogPage, LogStart } from '../core/log.ts'
@@ -100,8 +100,9 @@ const longestRound = 60_000
  */
 export async function sqliteLog({ clock = systemClock, ...options }: SqliteLogOptions): Promise<SqliteLog> {
   const { path, durability = 'power' } = options
-  if (typeof path !== 'string' || path === '') throw config('path', 'the path of a file', path)
-  if (durability !== 'power' && durability !== 'process') throw config('durability', '"power" or "process"', durability)
+  if (typeof path !== 'string' || path === '') throw wrongOption('path', 'the path of a file', path)
+  if (durability !== 'power' && durability !== 'process')
+    throw wrongOption('durability', '"power" or "process"', durability)
   const limits: WriterOptions = {
     path,
     durability,
@@ -358,8 +359,4 @@ class FileLog implements SqliteLog {
 
 function tooLarge(bytes: number, most: number): SpillwayError {
   return new SpillwayError('TOO_LARGE', `The batch has ${bytes} bytes, maxBytes is ${most}. Nothing was stored.`)
-}
-
-function config(option: string, expected: string, value: unknown): SpillwayError {
-  return new SpillwayError('CONFIG', `${option} must be ${expected}, got ${shown(value)}.`)
 }
