@@ -13,7 +13,7 @@ const stages = ['placed', 'paid', 'shipped'] as const
 
 function Board() {
   const { state, status, gap } = useStream(client, {
-    ...byKey<EventOf<Topics>>(({ type }) => type === 'OrderDelivered'),
+    ...byKey<EventOf<Topics>>({ remove: ({ type }) => type === 'OrderDelivered' }),
     topics: { Order: ['*'] },
     from: 'earliest',
   })

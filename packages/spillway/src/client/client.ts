@@ -255,10 +255,15 @@ class HttpClient {
 function baseOf(url: ClientOptions['url']): string {
   const text = typeof url === 'string' ? url : url?.href
   try {
-    const { protocol, href } = new host.URL(text, host.location?.href)
-    if (protocol === 'http:' || protocol === 'https:') return href.replace(/[?#].*$/, '').replace(/\/+$/, '')
+    const { protocol, href, username, password } = new host.URL(text, host.location?.href)
+    // `fetch` refuses a URL that carries a password.
+    const isPlain = username === '' && password === ''
+    if (isPlain && (protocol === 'http:' || protocol === 'https:'))
+      return href.replace(/[?#].*$/, '').replace(/\/+$/, '')
   } catch {}
-  throw wrongOption('url', 'an absolute http: or https: URL, or in a browser one relative to the page', text)
+  const must = 'an absolute http: or https: URL without a user name, or in a browser one relative to the page'
+  // It may carry a password.
+  throw wrongOption('url', must, typeof text === 'string' ? text.replace(/\/\/[^/]*@/, '//***@') : text)
 }
 
 function filterQuery({ topics = { '*': ['*'] }, namespaces = ['*'] }: ClientSubscribeOptions): string {

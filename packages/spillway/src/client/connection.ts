@@ -10,6 +10,8 @@ export interface Connection {
    * with a message is thrown in its place.
    */
   read(): Promise<Iterable<Message> | undefined>
+  /** The first message has come: from here on it must not fall silent. */
+  opened(): void
   /** Lets go of it. Harmless when done twice. */
   close(): void
 }
@@ -115,8 +117,11 @@ class FetchConnection implements Connection {
     const { done, value } = await this.#limit.during(() => this.#body.read())
     // What is left is half a message: the cursor asks for it again.
     if (done) return undefined
-    this.#limit.ms = this.#silence
     return this.#parse(this.#decode(value as Uint8Array))
+  }
+
+  opened(): void {
+    this.#limit.relax(this.#silence)
   }
 
   close(): void {

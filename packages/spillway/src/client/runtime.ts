@@ -1,3 +1,5 @@
+import type { Signal } from '../core/signal.ts'
+
 // The client is compiled without the types of any runtime: this is what it needs of browsers, Node, Bun, Deno and workers.
 
 /** What is needed of `fetch`; any runtime's fits. */
@@ -39,8 +41,13 @@ export type ClientWebSocket = new (
   addEventListener(type: 'open' | 'message' | 'close' | 'error', listener: (event: any) => void): void
 }
 
-interface Controller {
-  readonly signal: { readonly aborted: boolean; readonly reason: unknown }
+/** The runtime's own `AbortSignal`, as far as its types are known where this is compiled: `fetch` takes nothing less. */
+export type OwnSignal = typeof globalThis extends { AbortSignal: { prototype: infer Own extends Signal } }
+  ? Own
+  : Signal
+
+export interface Controller {
+  readonly signal: Signal
   abort(reason?: unknown): void
 }
 
@@ -58,7 +65,7 @@ interface Host extends Listening {
     label: string,
     options: { fatal: boolean },
   ) => { decode(bytes?: Uint8Array, options?: { stream: boolean }): string }
-  URL: new (url: string, base?: string) => { protocol: string; href: string }
+  URL: new (url: string, base?: string) => { protocol: string; href: string; username: string; password: string }
   location?: { href: string }
   document?: Listening & { readonly visibilityState: string }
   crypto: { getRandomValues(bytes: Uint8Array): Uint8Array }

@@ -68,11 +68,14 @@ class SocketConnection implements Connection {
       this.#wake = undefined
     }
     if (this.#texts.length === 0) throw this.#over
-    this.#limit.ms = this.#silence
     const text = this.#texts.join('')
     this.#texts = []
     this.#waiting = 0
     return this.#parse(text)
+  }
+
+  opened(): void {
+    this.#limit.relax(this.#silence)
   }
 
   close(): void {

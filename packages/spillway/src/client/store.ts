@@ -1,6 +1,7 @@
 import type { Batch, Gap, StreamEvent } from '../core/event.ts'
 import type { Subscription } from '../core/subscription.ts'
 import type { ClientSubscribeOptions, Status } from './client.ts'
+import { type Controller, host, type OwnSignal } from './runtime.ts'
 
 /** What a store shows at a moment. Replaced, never changed. */
 export interface StoreSnapshot<State> {
@@ -31,12 +32,9 @@ export interface StoreOptions<State, Event extends StreamEvent = StreamEvent> ex
   /**
    * Loads the state from where it is kept: once the stream stands, and again after each loss, in place of `reduce`. What is
    * published from then on is reduced onto it, so it may see an event twice. Where it fails the store ends with its error.
+   * The signal is aborted when nobody listens any more.
    */
-  load?: ((signal: AbortSignalLike) => Promise<State>) | undefined
-}
-
-interface AbortSignalLike {
-  readonly aborted: boolean
+  load?: ((signal: OwnSignal) => Promise<State>) | undefined
 }
 
 /** What is needed of a client, or of a broker, to follow a stream. */
@@ -53,12 +51,18 @@ export function toStore<State, Event extends StreamEvent = StreamEvent>(
   return { snapshot: store.snapshot, listen: store.listen, subscribe: store.subscribe }
 }
 
+/** From when somebody listens until nobody does. */
+interface Run {
+  readonly controller: Controller
+  subscription: Subscription
+}
+
 class Store<State> {
   readonly #client: Streams
   readonly #options: StoreOptions<State>
   readonly #listeners = new Set<() => void>()
   #snapshot: StoreSnapshot<State>
-  #run: { aborted: boolean; subscription: Subscription } | undefined
+  #run: Run | undefined
   #isLoaded = false
 
   constructor(client: Streams, options: StoreOptions<State>) {
@@ -98,18 +102,18 @@ class Store<State> {
   #start(): void {
     const { initial: _initial, reduce: _reduce, load: _load, onStatus, ...wanted } = this.#options
     const { cursor } = this.#snapshot
-    const run = { aborted: false } as { aborted: boolean; subscription: Subscription }
+    const run = { controller: new host.AbortController() } as Run
     this.#run = run
     run.subscription = this.#client.subscribe({
       ...wanted,
       ...(cursor !== '' && { from: cursor }),
       onStatus: (status) => {
         onStatus?.(status)
-        if (!run.aborted) this.#change({ status })
+        if (!isOver(run)) this.#change({ status })
       },
     })
     this.#follow(run).catch((error: unknown) => {
-      if (run.aborted) return
+      if (isOver(run)) return
       run.subscription.close()
       this.#change({ status: { state: 'closed', error } })
     })
@@ -118,13 +122,13 @@ class Store<State> {
   #stop(): void {
     const run = this.#run
     if (!run) return
-    run.aborted = true
+    run.controller.abort()
     run.subscription.close()
     this.#run = undefined
     this.#snapshot = { ...this.#snapshot, status: { state: 'idle' } }
   }
 
-  async #follow(run: { aborted: boolean; subscription: Subscription }): Promise<void> {
+  async #follow(run: Run): Promise<void> {
     const { subscription } = run
     const { load } = this.#options
     await subscription.ready
@@ -134,9 +138,9 @@ class Store<State> {
       let { state, gap, cursor } = this.#snapshot
       // What has come together is shown together.
       try {
-        for (; batch && !run.aborted; batch = subscription.take()) {
+        for (; batch && !isOver(run); batch = subscription.take()) {
           if (batch.gap && load) {
-            state = await load(run)
+            state = await load(signalOf(run))
             gap = undefined
           } else {
             state = this.#options.reduce(state, batch)
@@ -146,18 +150,15 @@ class Store<State> {
         }
       } finally {
         // Also what came before an error.
-        if (!run.aborted) this.#change({ state, gap, cursor })
+        if (!isOver(run)) this.#change({ state, gap, cursor })
       }
-      if (run.aborted) return
+      if (isOver(run)) return
     }
   }
 
-  async #load(
-    run: { aborted: boolean; subscription: Subscription },
-    load: NonNullable<StoreOptions<State>['load']>,
-  ): Promise<void> {
-    const state = await load(run)
-    if (run.aborted) return
+  async #load(run: Run, load: NonNullable<StoreOptions<State>['load']>): Promise<void> {
+    const state = await load(signalOf(run))
+    if (isOver(run)) return
     this.#isLoaded = true
     this.#change({ state, cursor: run.subscription.cursor })
   }
@@ -166,6 +167,14 @@ class Store<State> {
     this.#snapshot = { ...this.#snapshot, ...change }
     for (const listener of [...this.#listeners]) listener()
   }
+}
+
+function isOver({ controller }: Run): boolean {
+  return controller.signal.aborted
+}
+
+function signalOf({ controller }: Run): OwnSignal {
+  return controller.signal as OwnSignal
 }
 
 function queueTask(task: () => void): void {
@@ -185,20 +194,31 @@ export function newest<Event extends StreamEvent = StreamEvent>(
   }
 }
 
+export interface ByKeyOptions<Event extends StreamEvent = StreamEvent> {
+  /**
+   * What an event is filed under. Default: its key, which is enough where the stream has one topic and one namespace; events
+   * of others with the same key would replace each other.
+   */
+  key?: ((event: Event) => string) | undefined
+  /** Which events end what they are filed under. Default: none. */
+  remove?: ((event: Event) => boolean) | undefined
+}
+
 /**
- * For {@link toStore}: a materialised view, the newest payload of each key. `remove` says which events end a key. A loss
- * may have touched any key: without a `load` the view begins anew with what comes after it.
+ * For {@link toStore}: a materialised view, the newest payload by key. A loss may have touched any key: without a `load` the
+ * view begins anew with what comes after it.
  */
-export function byKey<Event extends StreamEvent = StreamEvent>(
-  remove: (event: Event) => boolean = () => false,
-): Pick<StoreOptions<ReadonlyMap<string, Event['payload']>, Event>, 'initial' | 'reduce'> {
+export function byKey<Event extends StreamEvent = StreamEvent>({
+  key = (event) => event.key,
+  remove = () => false,
+}: ByKeyOptions<Event> = {}): Pick<StoreOptions<ReadonlyMap<string, Event['payload']>, Event>, 'initial' | 'reduce'> {
   return {
     initial: new Map(),
     reduce: (view, { events, gap }) => {
       const next = new Map(gap ? [] : view)
       for (const event of events) {
-        if (remove(event)) next.delete(event.key)
-        else next.set(event.key, event.payload)
+        if (remove(event)) next.delete(key(event))
+        else next.set(key(event), event.payload)
       }
       return next
     },

@@ -71,6 +71,8 @@ export class RemoteSubscription implements Subscription {
   /** Why the connection is over, once all that came before is taken. */
   #lastWord: unknown
   #wakeUp: (() => void) | undefined
+  /** Until when the server asked to be left alone. */
+  #notBefore = 0
   /** Gives up the connection that is being opened. */
   #cancel: (() => void) | undefined
   #entry: { resolve(): void; reject(reason: unknown): void } | undefined
@@ -160,9 +162,9 @@ export class RemoteSubscription implements Subscription {
     this.#fail(new SpillwayError('CLOSED', 'The subscription was closed by its reader.', { cursor: this.cursor }))
   }
 
-  /** Tries again now, if it waits to. */
+  /** Tries again now, if it waits to and the server has not asked for more time. */
   wake(): void {
-    this.#wakeUp?.()
+    if (host.performance.now() >= this.#notBefore) this.#wakeUp?.()
   }
 
   [Symbol.asyncIterator](): AsyncIterator<Batch, undefined> {
@@ -274,6 +276,7 @@ export class RemoteSubscription implements Subscription {
   #open(cursor: string): void {
     this.#isOpen = true
     this.#isReady = true
+    this.#connection?.opened()
     this.#entry?.resolve()
     this.#entry = undefined
     this.#tell({ state: 'open', cursor })
@@ -303,6 +306,7 @@ export class RemoteSubscription implements Subscription {
     const { firstWait, longestWait, random } = this.#route
     const backoff = random() * Math.min(firstWait * 2 ** this.#attempt, longestWait)
     const ms = isAtOnce ? 0 : retryAfter + backoff
+    this.#notBefore = isAtOnce ? 0 : host.performance.now() + retryAfter
     this.#attempt++
     this.#tell({ state: 'waiting', attempt: this.#attempt, ms, error })
     if (!this.#ended) await this.#wait(ms)

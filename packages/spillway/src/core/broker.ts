@@ -173,6 +173,7 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
   readonly #expiring = new Set<BrokerSubscription>()
   #stopExpiry: (() => void) | undefined
   readonly #stopFollowing: () => void
+  readonly #closeListeners: (() => void)[] = []
   #closed: Promise<void> | undefined
 
   constructor({ capacity, maxBytes, maxAge, log, authenticate, clock = systemClock }: BrokerOptions) {
@@ -310,6 +311,11 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     this.#index.delete(leader)
   }
 
+  /** Calls `listener` once subscriptions have ended because of `close`. */
+  onClose(listener: () => void): void {
+    this.#closeListeners.push(listener)
+  }
+
   flushed(): Promise<void> {
     return this.#buffer.flushed()
   }
@@ -325,6 +331,7 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     for (const subscription of [...this.#members.keys()]) {
       subscription.fail(new SpillwayError('SHUTDOWN', message, { cursor: subscription.cursor }))
     }
+    for (const listener of this.#closeListeners) listener()
     this.#stopFollowing()
     this.#buffer.close()
     await this.#log.close()

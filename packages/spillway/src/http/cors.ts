@@ -53,5 +53,7 @@ export class Cors {
 }
 
 function isOrigin(value: unknown): value is string {
-  return typeof value === 'string' && /^[a-z][a-z0-9+.-]*:\/\/[^/?#\s]+$/.test(value)
+  if (typeof value !== 'string' || !/^[a-z][a-z0-9+.-]*:\/\/[^/?#\s]+$/.test(value)) return false
+  // As a browser writes it: with capitals or the port of the scheme it would match nothing.
+  return !/^https?:/.test(value) || (URL.canParse(value) && new URL(value).origin === value)
 }

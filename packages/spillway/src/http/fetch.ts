@@ -39,6 +39,8 @@ class FetchExchange implements HandlerRequest {
   readonly query: string
   readonly #request: Request
   #gone: (() => void) | undefined
+  /** Ends the body whose peer has gone: whoever reads it would wait for ever. */
+  #fail: ((reason: unknown) => void) | undefined
   #isGone = false
 
   constructor(request: Request, path: string, query: string) {
@@ -75,7 +77,10 @@ class FetchExchange implements HandlerRequest {
       signal.removeEventListener('abort', leave)
       listener()
     }
-    const leave = () => this.#gone?.()
+    const leave = () => {
+      this.#gone?.()
+      this.#fail?.(signal.reason)
+    }
     signal.addEventListener('abort', leave)
     if (signal.aborted) leave()
   }
@@ -87,7 +92,10 @@ class FetchExchange implements HandlerRequest {
     const { highWaterMark } = stream
     return new ReadableStream<Uint8Array>(
       {
-        start: (controller) => stream.open(new StreamSink(controller, highWaterMark, () => this.#gone?.())),
+        start: (controller) => {
+          this.#fail = (reason) => controller.error(reason)
+          stream.open(new StreamSink(controller, highWaterMark, () => this.#gone?.()))
+        },
         pull: () => stream.drained(),
         cancel: () => this.#gone?.(),
       },

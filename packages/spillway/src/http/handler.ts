@@ -178,6 +178,11 @@ export class Faces {
     this.#nomadBookmarks = new Encoder(nomadFormat(true))
   }
 
+  /** Calls `listener` when the broker is closed, after its subscriptions ended. */
+  onEnd(listener: () => void): void {
+    this.#broker.onClose(listener)
+  }
+
   async answer(request: HandlerRequest): Promise<HandlerResponse | undefined> {
     const { path } = request
     try {

@@ -1,9 +1,10 @@
 import type { AnyBroker } from '../core/broker.ts'
+import { SpillwayError } from '../core/errors.ts'
 import { getOrMake } from '../core/get-or-make.ts'
 
 /** How long a ticket can be used, in milliseconds. */
 export const ticketLife = 30_000
-/** Tickets that may be out at once; beyond, the oldest are no longer taken. */
+/** Tickets that may be out at once. */
 const mostTickets = 10_000
 
 /**
@@ -13,14 +14,17 @@ const mostTickets = 10_000
 export class Tickets {
   readonly #tickets = new Map<string, { readonly token: string; readonly usableUntil: number }>()
 
-  /** `now`: milliseconds that only grow. */
+  /** `now`: milliseconds that only grow. Throws `OVERLOADED`: nobody loses a ticket because others ask for many. */
   issue(token: string, now: number): string {
+    this.#dropOld(now)
+    if (this.#tickets.size >= mostTickets) {
+      throw new SpillwayError('OVERLOADED', `${mostTickets} tickets are out, of which each is good for 30 seconds.`)
+    }
     const bytes = globalThis.crypto.getRandomValues(new Uint8Array(18))
     const ticket = btoa(String.fromCharCode(...bytes))
       .replaceAll('+', '-')
       .replaceAll('/', '_')
     this.#tickets.set(ticket, { token, usableUntil: now + ticketLife })
-    this.#dropOld(now)
     return ticket
   }
 
@@ -34,7 +38,7 @@ export class Tickets {
   #dropOld(now: number): void {
     // The oldest come first.
     for (const [ticket, { usableUntil }] of this.#tickets) {
-      if (now < usableUntil && this.#tickets.size <= mostTickets) return
+      if (now < usableUntil) return
       this.#tickets.delete(ticket)
     }
   }

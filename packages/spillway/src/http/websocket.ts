@@ -34,13 +34,14 @@ export interface UpgradeRequest {
 export interface WebSocketOptions extends Omit<HandlerOptions, 'maxBody'> {
   /** Subscriptions that one connection may have at once. 1 to 1,024. Default 64. */
   maxSubscriptions?: number | undefined
+  /** Milliseconds that a connection may have no subscription before it is closed. 1 to 2^31-1. Default 10,000. */
+  idleTimeout?: number | undefined
 }
 
 const defaultSubscriptions = 64
 /** UTF-16 units that a message of a client may have: a query has no more, either. */
 const maxMessage = 16_384
-/** Milliseconds within which a connection must ask for something. */
-const askWithin = 10_000
+const defaultIdleTimeout = 10_000
 /** Bytes that may wait in a connection which is to be told of a refusal. */
 const mostUnread = 4 * 2 ** 20
 const isOpen = 1
@@ -58,16 +59,22 @@ export function attachWebSocket(
   server: WebSocketServerLike,
   options: WebSocketOptions = {},
 ): () => void {
-  const { maxSubscriptions = defaultSubscriptions, cors = [], ...rest } = options
+  const { maxSubscriptions = defaultSubscriptions, idleTimeout = defaultIdleTimeout, cors = [], ...rest } = options
   const site: Site = {
     maxSubscriptions: integerOption('maxSubscriptions', maxSubscriptions, 1, 1024),
+    idleTimeout: integerOption('idleTimeout', idleTimeout, 1, 2 ** 31 - 1),
     faces: new Faces(broker, rest),
+    connections: new Set(),
     cors: new Cors(cors),
     encoders: new Map(),
   }
   const accept = (socket: WebSocketLike, request: UpgradeRequest): void => {
     new SocketConnection(site, socket, request)
   }
+  // Those with subscriptions end with them.
+  site.faces.onEnd(() => {
+    for (const connection of site.connections) connection.endIfIdle()
+  })
   server.on('connection', accept)
   return () => void server.off('connection', accept)
 }
@@ -76,6 +83,8 @@ interface Site {
   readonly faces: Faces
   readonly cors: Cors
   readonly maxSubscriptions: number
+  readonly idleTimeout: number
+  readonly connections: Set<SocketConnection>
   /** One for each id, which all connections that use it share; so they share what is encoded. */
   readonly encoders: Map<number | undefined, Encoder>
 }
@@ -87,20 +96,19 @@ class SocketConnection {
   /** By id; what `gone` has to be told to. */
   readonly #subscriptions = new Map<number | undefined, Subscribed>()
   #written = 0
+  #idle: ReturnType<typeof setTimeout> | undefined
 
   constructor(site: Site, socket: WebSocketLike, request: UpgradeRequest) {
     this.#site = site
     this.#socket = socket
     this.#request = request
-    const timer = setTimeout(() => {
-      const idle = this.#written === 0 && this.#subscriptions.size === 0
-      if (idle) this.#refuse(new SpillwayError('INVALID', `Nothing was asked for within ${askWithin} ms.`))
-    }, askWithin)
-    timer.unref?.()
+    site.connections.add(this)
+    this.#awaitOrder()
     socket.on('error', () => socket.terminate())
     socket.on('close', () => {
-      clearTimeout(timer)
       for (const { gone } of [...this.#subscriptions.values()]) gone()
+      clearTimeout(this.#idle)
+      site.connections.delete(this)
     })
     socket.on('message', (data, isBinary) => {
       try {
@@ -112,6 +120,32 @@ class SocketConnection {
     // [RFC 6455, 10.2] A browser lets any page open a WebSocket, and says only whose page it is.
     if (!this.#isOwnOr((origin) => site.cors.admits(origin)))
       this.#refuse(new SpillwayError('FORBIDDEN', 'Pages of this origin are not admitted (cors).'))
+  }
+
+  /** The broker was closed: nothing else ends a connection without subscriptions. */
+  endIfIdle(): void {
+    if (this.#subscriptions.size > 0) return
+    this.#refuse(new SpillwayError('SHUTDOWN', 'The broker was closed.'))
+  }
+
+  #awaitOrder(): void {
+    const { idleTimeout } = this.#site
+    this.#idle = setTimeout(() => {
+      this.#refuse(new SpillwayError('INVALID', `No subscription was asked for within ${idleTimeout} ms.`))
+    }, idleTimeout)
+    this.#idle.unref?.()
+  }
+
+  #remember(id: number | undefined, subscribed: Subscribed): void {
+    clearTimeout(this.#idle)
+    this.#subscriptions.set(id, subscribed)
+  }
+
+  /** Only its own: another may have been opened under the same id. */
+  #forget(id: number | undefined, subscribed: Subscribed): void {
+    if (this.#subscriptions.get(id) !== subscribed) return
+    this.#subscriptions.delete(id)
+    if (this.#subscriptions.size === 0) this.#awaitOrder()
   }
 
   /** Whether it is no page of another origin, or one of an origin that `passes`. */
@@ -135,8 +169,8 @@ class SocketConnection {
       throw new SpillwayError('INVALID', `There is a subscription ${called} already.`)
     }
     const { id } = order
-    const subscribed: Subscribed = { gone: () => this.#subscriptions.delete(id) }
-    this.#subscriptions.set(id, subscribed)
+    const subscribed: Subscribed = { gone: () => this.#forget(id, subscribed) }
+    this.#remember(id, subscribed)
     this.#subscribe(order, subscribed).catch((error: SpillwayError) => {
       // It may have been given up meanwhile, and its id be another's.
       if (this.#subscriptions.get(id) === subscribed) this.#end(id, error)
@@ -149,14 +183,15 @@ class SocketConnection {
   ): Promise<void> {
     const stream = await this.#site.faces.open(subscribe, this.#encoder(id), {
       header: (name) => {
-        if (name === 'authorization' && token !== undefined) return `Bearer ${token}`
+        // The token of the message goes before whatever the connection began with.
+        if (token !== undefined && name === 'authorization') return `Bearer ${token}`
+        if (token !== undefined && name === 'x-nomad-token') return undefined
         const isHidden = name === 'cookie' && !this.#isOwnOr((origin) => this.#site.cors.trusts(origin))
         return isHidden ? undefined : this.#header(name)
       },
       onGone: (listener) => {
         subscribed.gone = () => {
-          // Only its own: another may have been opened under the same id.
-          if (this.#subscriptions.get(id) === subscribed) this.#subscriptions.delete(id)
+          this.#forget(id, subscribed)
           subscribed.gone = () => {}
           listener()
         }

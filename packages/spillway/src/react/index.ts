@@ -40,7 +40,7 @@ export function useStream(client: Client, options: EventsOptions | StoreOptions<
         return ('reduce' in now ? now.reduce : kept.reduce)(state as never, batch)
       },
       ...('load' in given && {
-        load: (signal: { readonly aborted: boolean }) => {
+        load: (signal) => {
           const now = latest.current
           return ('load' in now && now.load ? now.load : (given.load as NonNullable<typeof given.load>))(signal)
         },

@@ -4,9 +4,12 @@ import type { Connection } from '../../src/client/connection.ts'
 import { Refusal } from '../../src/client/connection.ts'
 import { createClient } from '../../src/client/index.ts'
 import type { Message } from '../../src/client/parse.ts'
+import { SilenceLimit } from '../../src/client/silence.ts'
 import { RemoteSubscription, type Status } from '../../src/client/subscription.ts'
 import { SpillwayError } from '../../src/core/errors.ts'
+import { until } from '../support/http.ts'
 import { seededRandom } from '../support/random.ts'
+import { withCode } from '../support/waiting.ts'
 
 const open: Message = { kind: 'position', cursor: 'e-1:7', at: { epoch: 'e-1', index: 7 }, newest: 7 }
 const unreachable = () => new SpillwayError('UNREACHABLE', 'gone')
@@ -20,6 +23,7 @@ function connection(words: readonly (Message | Error)[]): Connection {
       if (next instanceof Error) throw next
       return [next]
     },
+    opened() {},
     close() {},
   }
 }
@@ -114,4 +118,51 @@ test('what the server asks for is waited for at least', async () => {
   const refusal = new Refusal(new SpillwayError('OVERLOADED', 'full'), 5000)
   assert.deepEqual(await waits([refusal], () => 0), [5000])
   assert.deepEqual(await waits([refusal], () => 1), [8000])
+})
+
+test('a return of the network does not shorten what the server asked for', async () => {
+  const states: string[] = []
+  const subscription = new RemoteSubscription(
+    {
+      connect: () => Promise.reject(new Refusal(new SpillwayError('OVERLOADED', 'full'), 1_000_000)),
+      hasFreshCredentials: false,
+      onLag: 'skip',
+      onStatus: ({ state }) => states.push(state),
+      firstWait: 1,
+      longestWait: 30_000,
+      random: () => 0,
+    },
+    undefined,
+    undefined,
+  )
+  await until(() => states.includes('waiting'), 'it waits')
+  subscription.wake()
+  await new Promise((resolve) => setImmediate(resolve))
+  assert.deepEqual(states, ['connecting', 'waiting'])
+  subscription.close()
+})
+
+test('a server that never comes to its first message is given up, whatever else it sends', async () => {
+  const limit = new SilenceLimit(60)
+  const soon = () => new Promise<void>((resolve) => setTimeout(resolve, 5))
+  const trickle = async () => {
+    for (;;) await limit.during(soon)
+  }
+  await assert.rejects(trickle(), withCode('UNREACHABLE', /No message came for 60 ms/))
+  const opened = new SilenceLimit(60)
+  opened.relax(10_000)
+  for (let n = 0; n < 15; n++) await opened.during(soon)
+})
+
+test('a url with a password is refused, and not repeated', () => {
+  for (const url of ['http://ann:pw@127.0.0.1', 'https://ann@host/base']) {
+    assert.throws(
+      () => createClient({ url }),
+      (error: SpillwayError) => {
+        assert.equal(error.code, 'CONFIG')
+        assert.doesNotMatch(error.message, /ann|pw/)
+        return true
+      },
+    )
+  }
 })

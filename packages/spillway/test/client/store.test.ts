@@ -63,9 +63,7 @@ test('who leaves and comes back at once keeps the stream', async (t) => {
 })
 
 test('a view has the newest payload of each key, until the key is removed', async (t) => {
-  const view = byKey<{ payload: { total: number } | null } & never>(
-    (event) => (event as { payload: unknown }).payload === null,
-  )
+  const view = byKey({ remove: ({ payload }) => payload === null })
   const { store, publish } = await given(t, { ...view, from: 'earliest' } as never)
   t.after(store.listen(() => {}))
   await publish('a', 1)
@@ -143,4 +141,32 @@ test('what cannot be loaded or reduced ends the store with the error', async (t)
     assert.match(String((store.snapshot().status as { error?: unknown }).error), /no/)
     await until(() => site.broker.status.subscriptions === 0, 'nobody follows')
   }
+})
+
+test('what loads the state gets a signal that is aborted when nobody listens', async (t) => {
+  let signal: AbortSignal | undefined
+  const load = (given: AbortSignal) => {
+    signal = given
+    return new Promise<never>((_, reject) => given.addEventListener('abort', () => reject(given.reason)))
+  }
+  const { store } = await given(t, { ...newest(3), load } as never)
+  const stop = store.listen(() => {})
+  await until(() => signal !== undefined, 'it loads')
+  assert.equal(signal?.aborted, false)
+  stop()
+  await until(() => signal?.aborted === true, 'it is given up')
+  assert.equal(store.snapshot().status.state, 'idle')
+})
+
+test('a view of several topics is filed as it says', () => {
+  const { initial, reduce } = byKey({ key: ({ topic, key }) => `${topic} ${key}` })
+  const events = ['A', 'B'].map((topic) => ({ topic, key: 'k', payload: topic }))
+  const view = reduce(initial, { index: 1, cursor: 'e:1', events } as never)
+  assert.deepEqual(
+    [...view],
+    [
+      ['A k', 'A'],
+      ['B k', 'B'],
+    ],
+  )
 })

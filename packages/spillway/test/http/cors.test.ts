@@ -49,7 +49,8 @@ test('any origin may be admitted, without cookies', async (t) => {
 })
 
 test('what is no origin is refused', () => {
-  for (const cors of ['https://app.example', ['app.example'], ['https://app.example/'], ['*'], 7]) {
+  const neverSent = [['https://App.example'], ['https://app.example:443'], ['http://[::1'], ['http://user@app.example']]
+  for (const cors of ['https://app.example', ['app.example'], ['https://app.example/'], ['*'], 7, ...neverSent]) {
     assert.throws(
       () => toNodeHandler(createBroker(), { cors: cors as never }),
       withCode('CONFIG', /cors must be "\*" or/),

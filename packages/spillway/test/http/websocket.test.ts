@@ -130,6 +130,30 @@ test('a token is that of the message, or of the request', async (t) => {
   const refused = new Peer(t, url, [{ subscribe: '', token: 'wrong' }], { headers })
   assert.equal((await refused.next()).closed?.code, 'UNAUTHORIZED')
   assert.equal((await refused.closed).code, 4510)
+  const nomad = { 'x-nomad-token': 'wrong' }
+  const asked = new Peer(t, url, [{ subscribe: '', token: 'right' }], { headers: nomad })
+  assert.ok('open' in (await asked.next()), 'that of the message goes first')
+})
+
+test('a connection without subscriptions is closed, from the beginning or later', async (t) => {
+  const { url, broker } = await serve(t, { idleTimeout: 50 })
+  const silent = new Peer(t, url, [])
+  assert.match((await silent.next()).closed?.message ?? '', /No subscription was asked for within 50 ms/)
+  assert.equal((await silent.closed).reason, 'INVALID')
+  const done = new Peer(t, url, [{ subscribe: '', id: 1 }])
+  assert.ok('open' in (await done.next()))
+  done.ask({ unsubscribe: 1 })
+  assert.equal((await done.closed).reason, 'INVALID')
+  assert.equal(broker.status.subscriptions, 0)
+})
+
+test('the end of the broker ends also connections that have no subscription', async (t) => {
+  const { broker, server, url } = await serve(t)
+  const peer = new Peer(t, url, [])
+  await until(() => server.clients.size === 1, 'it is connected')
+  await broker.close()
+  assert.equal((await peer.next()).closed?.code, 'SHUTDOWN')
+  assert.deepEqual(await peer.closed, { code: 4001, reason: 'SHUTDOWN' })
 })
 
 test('the end of the broker is the last word, with its close code', async (t) => {

@@ -46,3 +46,16 @@ test('a prefix that makes no sense is refused', () => {
     assert.throws(() => toFetchHandler(createBroker(), { prefix: prefix as never }), withCode('CONFIG', /prefix must/))
   }
 })
+
+test('whoever reads the body of a request that was aborted is told', async (t) => {
+  const broker = createBroker()
+  t.after(() => broker.close())
+  const controller = new AbortController()
+  const response = await toFetchHandler(broker)(new Request('http://server/v1/events', { signal: controller.signal }))
+  const reader = (response.body as ReadableStream<Uint8Array>).getReader()
+  await reader.read()
+  const reading = reader.read()
+  controller.abort(new Error('the peer has gone'))
+  await assert.rejects(reading, /the peer has gone/)
+  assert.equal(broker.status.subscriptions, 0)
+})
