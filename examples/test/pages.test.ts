@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net'
 import { type TestContext, test } from 'node:test'
 import { build } from 'esbuild'
 import type { Page } from 'playwright-core'
-import { type Broker, createBroker } from 'spillway'
+import { type Broker, createBroker, everything } from 'spillway'
 import { toNodeHandler } from 'spillway/node'
 import { newPage, noBrowser, runProgram, snippetsOf } from './support.ts'
 
@@ -27,9 +27,9 @@ async function visit(t: TestContext, program: string, token?: string): Promise<{
     define: { 'process.env.NODE_ENV': '"production"' },
   })
   const broker = createBroker({
-    authenticate: (request) => {
+    authorize: (request) => {
       if (token !== undefined && request.token !== token) throw new Error('not this token')
-      return undefined
+      return everything
     },
   })
   const server = createServer(toNodeHandler(broker))

@@ -12,7 +12,15 @@ export interface ServerOptions
   extends Pick<BrokerOptions, 'capacity' | 'maxBytes' | 'maxAge'>,
     Pick<
       HandlerOptions,
-      'heartbeat' | 'stallTimeout' | 'streamAge' | 'maxStreams' | 'maxStreamsPerToken' | 'maxBody' | 'cors'
+      | 'heartbeat'
+      | 'stallTimeout'
+      | 'streamAge'
+      | 'maxStreams'
+      | 'maxStreamsPerSubject'
+      | 'maxStreamsPerAddress'
+      | 'maxPublishRate'
+      | 'maxBody'
+      | 'cors'
     > {
   /** Where history is kept. Default: in memory, with the limits of this server. Closed with the server. */
   history?: Log | undefined

@@ -1,5 +1,4 @@
 export {
-  type Access,
   type AccessRequest,
   type AnyBroker,
   type Broker,
@@ -7,7 +6,9 @@ export {
   type BrokerStatus,
   createBroker,
   type From,
+  nomadRightsEvents,
   type PublishOptions,
+  type RightsEvents,
   type SubscribeOptions,
 } from './core/broker.ts'
 export { EventBuffer, type EventBufferOptions, type Position } from './core/buffer.ts'
@@ -28,7 +29,7 @@ export {
   type StreamEvent,
   type TopicMap,
 } from './core/event.ts'
-export type { FilterOptions, TopicFilter } from './core/filter.ts'
+export type { FilterOptions } from './core/filter.ts'
 export type { BufferItem } from './core/item.ts'
 export {
   type Appended,
@@ -41,6 +42,8 @@ export {
 } from './core/log.ts'
 export { type MemoryLogOptions, memoryLog } from './core/memory-log.ts'
 export type { BufferReader, Delivery, Follower } from './core/reader.ts'
+export { everything, Permit, type Rights, type Rule, type Rules } from './core/rights.ts'
 export type { Signal } from './core/signal.ts'
 export type { Subscription } from './core/subscription.ts'
+export type { TopicFilter } from './core/topics.ts'
 export { formatHistoryLine, parseHistoryLine } from './wire/history.ts'

@@ -60,10 +60,10 @@ const options = {
     value: '<n>',
     help: 'Streams that may be open at once, over HTTP and over WebSockets each. Default: 20000',
   },
-  'max-streams-per-token': {
+  'max-streams-per-subject': {
     type: 'string',
     value: '<n>',
-    help: 'Streams that may be open at once for one token. Default: no limit',
+    help: 'Streams that may be open at once for one subject. Default: no limit',
   },
   cors: {
     type: 'string',
@@ -172,10 +172,10 @@ function read(values: Values<typeof options>): ServerOptions {
   if (maxAge !== undefined) read.maxAge = duration('--max-age', maxAge, 1, mostAge)
   if (heartbeat !== undefined) read.heartbeat = duration('--heartbeat', heartbeat, 100, 30_000)
   if (stallTimeout !== undefined) read.stallTimeout = duration('--stall-timeout', stallTimeout, 1, mostMs)
-  const { 'stream-age': streamAge, 'max-streams': maxStreams, 'max-streams-per-token': perToken } = values
+  const { 'stream-age': streamAge, 'max-streams': maxStreams, 'max-streams-per-subject': perSubject } = values
   if (streamAge !== undefined) read.streamAge = duration('--stream-age', streamAge, 1000, mostMs)
   if (maxStreams !== undefined) read.maxStreams = integer('--max-streams', maxStreams, 1, mostMs)
-  if (perToken !== undefined) read.maxStreamsPerToken = integer('--max-streams-per-token', perToken, 1, mostMs)
+  if (perSubject !== undefined) read.maxStreamsPerSubject = integer('--max-streams-per-subject', perSubject, 1, mostMs)
   if (values['max-body'] !== undefined) read.maxBody = size('--max-body', values['max-body'], 1, 2 ** 30)
   if (values.cors !== undefined) read.cors = values.cors.includes('*') ? '*' : values.cors
   if (values.source !== undefined) read.source = choice('--source', values.source, ['host', 'none'])

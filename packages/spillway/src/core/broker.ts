@@ -1,7 +1,7 @@
 import { EventBuffer, type EventBufferOptions, type Position } from './buffer.ts'
 import { type Clock, systemClock } from './clock.ts'
 import { formatCursor, parseCursor } from './cursor.ts'
-import { invalid, SpillwayError, shown } from './errors.ts'
+import { invalid, SpillwayError, shown, wrongOption } from './errors.ts'
 import {
   type BatchInput,
   checkIndex,
@@ -11,14 +11,17 @@ import {
   type InputOf,
   type PendingBatch,
   type StoredBatch,
+  type StoredEvent,
   type TopicMap,
 } from './event.ts'
 import { Filter, FilterIndex, type FilterOptions } from './filter.ts'
 import type { Appended, AppendOptions, Log, LogStart } from './log.ts'
 import { memoryLog } from './memory-log.ts'
 import type { Delivery } from './reader.ts'
+import { type Access, accessOf, everything, Permit, type Rights } from './rights.ts'
 import type { Signal } from './signal.ts'
 import { BrokerSubscription, beforeBuffer, type Source, type Start, type Subscription } from './subscription.ts'
+import { checkNames } from './topics.ts'
 
 export interface BrokerOptions extends Pick<EventBufferOptions<StoredBatch>, 'capacity' | 'maxAge' | 'clock'> {
   /** UTF-8 bytes of payloads and names that are kept at most; a larger batch is refused. 0: no limit. Default 64 MiB. */
@@ -26,25 +29,35 @@ export interface BrokerOptions extends Pick<EventBufferOptions<StoredBatch>, 'ca
   /** Where batches are kept. Default: memory, with the limits of this broker. The broker closes it when it is closed. */
   log?: Log | undefined
   /**
-   * Called for every subscription and again when its rights may have changed. Throw or reject to refuse, best with a
-   * `SpillwayError` of code `UNAUTHORIZED` or `FORBIDDEN`. It may take its time: it delays nobody but that reader.
-   * Default: everybody may read all.
+   * What somebody may read and publish. Called for every subscription and for what is published over HTTP, and again when
+   * rights may have changed. Throw or reject to refuse, best with a `SpillwayError` of code `UNAUTHORIZED` or `FORBIDDEN`.
+   * It may take its time: it delays nobody but whom it is asked for. Default: everybody may do all.
    */
-  authenticate?: ((request: AccessRequest) => Access | undefined | Promise<Access | undefined>) | undefined
+  authorize?: ((request: AccessRequest) => Rights | Promise<Rights>) | undefined
+  /** Which published events say that rights have changed: they count for all that comes after them. Default: none. */
+  rightsEvents?: RightsEvents | undefined
 }
 
-/** Who wants to read what. */
+/** Who wants to do what. */
 export interface AccessRequest {
+  /** `''` if none was given. */
   readonly token: string
-  /** The topics and keys asked for, as in {@link FilterOptions}. */
-  readonly topics: FilterOptions['topics']
-  readonly namespaces: FilterOptions['namespaces']
+  readonly action: 'read' | 'publish'
+  /** The topics and keys that are to be read, as in {@link FilterOptions}. */
+  readonly topics?: FilterOptions['topics']
+  readonly namespaces?: FilterOptions['namespaces']
 }
 
-export interface Access {
-  /** Unix milliseconds at which the subscription ends with `EXPIRED`. Default: never. */
-  expiresAt?: number | undefined
+/** Events that say that rights have changed, by their topics. Nobody must be allowed to publish them who may not do so. */
+export interface RightsEvents {
+  /** About the subject that is the key of the event: a type that ends in `Deleted` revokes, any other has it asked for again. */
+  readonly subjects: string
+  /** About rights of many, as policies and roles are: all are asked for again. */
+  readonly everybody: readonly string[]
 }
+
+/** The rights events of Nomad. [Nomad's API, event stream] */
+export const nomadRightsEvents: RightsEvents = { subjects: 'ACLToken', everybody: ['ACLPolicy', 'ACLRole'] }
 
 /**
  * Where a subscription starts. `latest`: only what is new. `earliest`: all that is kept. A cursor or an index: what comes
@@ -68,7 +81,7 @@ export interface SubscribeOptions extends FilterOptions {
   onLag?: 'fail' | 'skip' | undefined
   /** Ends the subscription; a waiting `next` rejects with its reason. */
   signal?: Signal | undefined
-  /** Whom `authenticate`, `revoke` and `recheck` know this reader by. Default `''`. */
+  /** Whom `authorize` knows this reader by. Default `''`. */
   token?: string | undefined
 }
 
@@ -123,13 +136,16 @@ export interface Broker<Topics extends object = TopicMap> {
       topics?: { readonly [Topic in Wanted]: readonly string[] } | undefined
     },
   ): Subscription<EventOf<'*' extends Wanted ? Topics : Pick<Topics, Wanted & keyof Topics>>>
-  /** Ends all subscriptions of `token` with `REVOKED`, at once, whatever `authenticate` would say. */
-  revoke(token: string): void
   /**
-   * Asks `authenticate` again: for the subscriptions of `token`, or for all. From this moment until it has answered they
-   * get nothing that is published later; if it refuses they end with `REVOKED`.
+   * Ends all subscriptions of a subject with `REVOKED`, at once, whatever `authorize` would say. A subject is the token
+   * where `authorize` names none. First see to it that `authorize` refuses: they may come back.
    */
-  recheck(token?: string): void
+  revoke(subject: string): void
+  /**
+   * Asks `authorize` again: for the subscriptions of a subject, or for all. From this moment until it has answered they
+   * get nothing that is published later; if it refuses they end with `REVOKED`, otherwise they go on with what it allows.
+   */
+  recheck(subject?: string): void
   /** Resolves when waiting readers have been handed all that was published so far. */
   flushed(): Promise<void>
   /** Ends all subscriptions with `SHUTDOWN` and closes the log. Publishing rejects from here on. Harmless when done twice. */
@@ -164,7 +180,10 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
   readonly #buffer: EventBuffer<StoredBatch>
   readonly #clock: Clock
   readonly #maxBytes: number
-  readonly #authenticate: BrokerOptions['authenticate']
+  readonly #authorize: BrokerOptions['authorize']
+  readonly #rightsEvents: RightsEvents | undefined
+  /** Grows whenever rights may have changed. */
+  #rightsVersion = 0
   readonly #members = new Map<BrokerSubscription, Member>()
   readonly #leaders = new Set<BrokerSubscription>()
   readonly #index = new FilterIndex<BrokerSubscription>()
@@ -176,16 +195,17 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
   readonly #closeListeners: (() => void)[] = []
   #closed: Promise<void> | undefined
 
-  constructor({ capacity, maxBytes, maxAge, log, authenticate, clock = systemClock }: BrokerOptions) {
-    if (authenticate !== undefined && typeof authenticate !== 'function') {
-      throw new SpillwayError('CONFIG', `authenticate must be a function, got ${shown(authenticate)}.`)
-    }
+  constructor({ capacity, maxBytes, maxAge, log, authorize, rightsEvents, clock = systemClock }: BrokerOptions) {
+    if (authorize !== undefined && typeof authorize !== 'function')
+      throw wrongOption('authorize', 'a function', authorize)
+    checkRightsEvents(rightsEvents)
     const limits = { capacity, maxBytes: maxBytes ?? defaultMaxBytes, maxAge, clock }
     this.#log = log ?? memoryLog(limits)
     this.#buffer = new EventBuffer<StoredBatch>({ ...limits, sizeOf: (batch) => batch.bytes, floor: this.#log.last })
     this.#maxBytes = limits.maxBytes || Number.POSITIVE_INFINITY
     this.#clock = clock
-    this.#authenticate = authenticate
+    this.#authorize = authorize
+    this.#rightsEvents = rightsEvents
     this.#dispatched = this.#buffer.locate('latest')
     this.#source = {
       log: this.#log,
@@ -227,8 +247,11 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     return (await this.append(batches, options)).indexes
   }
 
-  /** As `publishAll`; tells also whether it was a repetition. */
-  async append(batches: readonly BatchInput[], { id, expected }: PublishOptions = {}): Promise<Appended> {
+  /** As `publishAll`; tells also whether it was a repetition. Rejects with `FORBIDDEN` for what `permit` does not allow. */
+  async append(
+    batches: readonly BatchInput[],
+    { id, expected, permit = Permit.everything }: PublishOptions & { permit?: Permit } = {},
+  ): Promise<Appended> {
     if (this.#closed) throw shutdownError()
     if (id !== undefined) checkId(id)
     if (expected !== undefined) checkIndex('expected', expected, 0)
@@ -239,6 +262,7 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
       if (!Array.isArray(batch?.events)) throw invalid(called ?? 'batch', 'be an object with an array of events', batch)
       const { events, index } = batch
       const encoded = this.#checkSize(encodeEvents(events, index, called))
+      checkPermit(permit, encoded)
       if (events.length > 0) pending.push(encoded)
     }
     if (pending.length === 0) return { indexes: [], duplicate: false }
@@ -264,14 +288,15 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     if (exact && (start.gap || start.index < this.status.floor)) throw this.#notKept(from)
     const subscription = new BrokerSubscription(this.#source, filter, start, onLag)
     const member: Member = {
-      request: { token, topics: options.topics, namespaces: options.namespaces },
+      request: { token, action: 'read', topics: options.topics, namespaces: options.namespaces },
       doubts: 0,
       checking: false,
       stopListening: signal && onAbort(signal, () => subscription.fail(signal.reason)),
     }
+    if (!this.#authorize) subscription.subject = token
     this.#members.set(subscription, member)
     this.#index.add(subscription)
-    if (this.#authenticate) {
+    if (this.#authorize) {
       subscription.awaitAccess()
       void this.#check(subscription, member, (error) => error)
     }
@@ -279,22 +304,44 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     return subscription
   }
 
-  revoke(token: string): void {
-    for (const [subscription, { request }] of this.#members) {
-      if (request.token === token)
-        subscription.fail(revokedError('The token of this subscription was revoked.', subscription))
+  revoke(subject: string): void {
+    this.#rightsVersion++
+    for (const [subscription, member] of this.#members) {
+      if (subscription.subject === undefined) member.doubts++
+      if ((subscription.subject ?? member.request.token) !== subject) continue
+      subscription.fail(revokedError('The rights of this subscription were revoked.', subscription))
     }
   }
 
-  recheck(token?: string): void {
-    if (!this.#authenticate) return
+  recheck(subject?: string): void {
+    this.#rightsVersion++
+    if (!this.#authorize) return
     for (const [subscription, member] of this.#members) {
-      if (token !== undefined && member.request.token !== token) continue
+      // Whoever is not known yet may be the one.
+      if (subject !== undefined && (subscription.subject ?? subject) !== subject) continue
       member.doubts++
       subscription.doubt(this.#buffer.newestIndex)
       if (member.checking) continue
       const refuse = (cause: unknown) => revokedError('Access was withdrawn.', subscription, cause)
       void this.#check(subscription, member, refuse)
+    }
+  }
+
+  /** What `token` may do. Rejects as `authorize` does, or with `EXPIRED`. */
+  async access(
+    token: string,
+    action: AccessRequest['action'],
+  ): Promise<Access & { readonly isCurrent: () => boolean }> {
+    if (!this.#authorize) return { ...accessOf(everything, token), isCurrent: () => true }
+    for (;;) {
+      const version = this.#rightsVersion
+      const access = accessOf(await this.#authorize({ token, action }), token)
+      if (version !== this.#rightsVersion) continue
+      if (this.#clock.now() >= access.expiresAt) throw new SpillwayError('EXPIRED', 'The token has expired.')
+      return {
+        ...access,
+        isCurrent: () => version === this.#rightsVersion && this.#clock.now() < access.expiresAt,
+      }
     }
   }
 
@@ -341,19 +388,21 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
   async #check(subscription: BrokerSubscription, member: Member, refusal: (cause: unknown) => unknown): Promise<void> {
     member.checking = true
     try {
-      let expiresAt: number
+      let access: Access
       let doubts: number
       do {
         doubts = member.doubts
-        expiresAt = expiryOf(await this.#authenticate?.(member.request))
+        access = accessOf(await this.#authorize?.(member.request), member.request.token)
       } while (doubts !== member.doubts)
       if (subscription.closed) return
-      if (this.#clock.now() >= expiresAt) {
+      if (this.#clock.now() >= access.expiresAt) {
         subscription.expire()
         return
       }
-      this.#limitLife(subscription, expiresAt)
-      subscription.grant()
+      checkReach(access, member.request)
+      subscription.subject = access.subject
+      this.#limitLife(subscription, access.expiresAt)
+      subscription.grant(access.read)
     } catch (cause) {
       subscription.fail(refusal(cause))
     } finally {
@@ -381,8 +430,16 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
 
   /** What others appended to the log may be more than this broker keeps in memory; its readers then find it in the log. */
   #take(batch: StoredBatch): void {
+    if (this.#rightsEvents) for (const event of batch.events) this.#heed(event, this.#rightsEvents)
     if (batch.bytes <= this.#maxBytes) this.#buffer.append(batch)
     else this.#buffer.skip(batch.index)
+  }
+
+  /** Before the batch can be read: what it says counts for it, too. */
+  #heed({ topic, type, key }: StoredEvent, { subjects, everybody }: RightsEvents): void {
+    if (everybody.includes(topic)) this.recheck()
+    else if (topic === subjects && type.endsWith('Deleted')) this.revoke(key)
+    else if (topic === subjects) this.recheck(key)
   }
 
   readonly #remove = (subscription: BrokerSubscription): void => {
@@ -490,16 +547,28 @@ function checkId(id: unknown): void {
   throw invalid('id', `be a string of 1 to ${maxIdLength} characters without control characters`, id)
 }
 
-/** When access ends. Throws for an answer that says neither yes nor no: it must not open anything. */
-function expiryOf(access: unknown): number {
-  if (access === undefined) return Number.POSITIVE_INFINITY
-  if (typeof access !== 'object' || access === null) {
-    throw new TypeError(`authenticate must answer nothing or { expiresAt }, or throw to refuse; got ${shown(access)}.`)
-  }
-  const { expiresAt } = access as Access
-  if (expiresAt === undefined) return Number.POSITIVE_INFINITY
-  if (Number.isFinite(expiresAt)) return expiresAt
-  throw new TypeError(`authenticate must answer with expiresAt in Unix milliseconds, got ${shown(expiresAt)}.`)
+/** Throws `FORBIDDEN` for a topic of which nothing may be read: a stream of it would be silent for ever. */
+function checkReach({ read }: Access, { topics = { '*': ['*'] } }: AccessRequest): void {
+  const denied = Object.keys(topics).find((topic) => !read.reaches(topic))
+  if (denied === undefined) return
+  const what = denied === '*' ? 'anything' : `anything of topic ${shown(denied)}`
+  throw new SpillwayError('FORBIDDEN', `These rights do not allow to read ${what}.`)
+}
+
+/** Throws `FORBIDDEN` that names the first event which may not be published. */
+function checkPermit(permit: Permit, { events }: PendingBatch): void {
+  const denied = permit.isEverything ? undefined : events.find((event) => !permit.mayPublish(event))
+  if (!denied) return
+  const { topic, key, namespace } = denied
+  const where = namespace === '' ? '' : ` in namespace ${shown(namespace)}`
+  const what = `topic ${shown(topic)} with key ${shown(key)}${where}`
+  throw new SpillwayError('FORBIDDEN', `These rights do not allow to publish ${what}. Nothing was stored.`)
+}
+
+function checkRightsEvents(events: RightsEvents | undefined): void {
+  if (events === undefined) return
+  if (typeof events?.subjects !== 'string') throw wrongOption('rightsEvents.subjects', 'a topic', events?.subjects)
+  checkNames('rightsEvents.everybody', events.everybody)
 }
 
 function onAbort(signal: Signal, listener: () => void): () => void {

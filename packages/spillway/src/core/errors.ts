@@ -9,6 +9,7 @@ export type ErrorCode =
   | 'LOG_FAILED'
   | 'RENEW'
   | 'OVERLOADED'
+  | 'RATE_LIMITED'
   | 'UNREACHABLE'
   | 'INVALID'
   | 'CONFIG'
@@ -74,6 +75,7 @@ export const errorTable: Readonly<Record<ErrorCode, ErrorInfo>> = {
     503,
     'The server has as many streams as it takes. Come back after the time that Retry-After gives.',
   ),
+  RATE_LIMITED: comeBack(4008, 429, 'Publish less at once or less often, after the time that Retry-After gives.'),
   UNREACHABLE: comeBack(
     4007,
     503,

@@ -1,21 +1,17 @@
-import { invalid, shown } from './errors.ts'
+import { invalid } from './errors.ts'
 import type { StoredBatch, StoredEvent, StreamEvent } from './event.ts'
 import { getOrMake } from './get-or-make.ts'
-
-/** Which keys of which topics a reader wants; `*` as a topic or a key stands for all. Names are literal and case-sensitive. */
-export type TopicFilter = Readonly<Record<string, readonly string[]>>
+import { Permit } from './rights.ts'
+import { checkNames, compileTopics, holds, type TopicFilter } from './topics.ts'
 
 export interface FilterOptions {
   /** Default: everything. No topics, or a topic without keys, want nothing. */
   topics?: TopicFilter | undefined
   /** Namespaces that pass, `*` for all. Events without a namespace always pass. Default: all. */
   namespaces?: readonly string[] | undefined
-  /** Asked last, for events that passed the rest. */
+  /** Asked last, for events that passed the rest and may be read. */
   filter?: ((event: StreamEvent) => boolean) | undefined
 }
-
-/** What an event is found by. */
-export type Keyed = Pick<StoredEvent, 'topic' | 'key' | 'namespace' | 'filterKeys'>
 
 const none: readonly StoredEvent[] = []
 
@@ -23,20 +19,31 @@ const none: readonly StoredEvent[] = []
 export class Filter {
   /** Topic to wanted keys; `*` as either stands for all. */
   readonly topics: ReadonlyMap<string, ReadonlySet<string>>
+  /** What may be read of it. */
+  readonly permit: Permit
+  readonly #options: FilterOptions
   readonly #any: ReadonlySet<string> | undefined
   readonly #namespaces: ReadonlySet<string> | undefined
   readonly #custom: ((event: StreamEvent) => boolean) | undefined
   readonly #all: boolean
 
   /** Throws `INVALID` that names the field. */
-  constructor({ topics = { '*': ['*'] }, namespaces, filter }: FilterOptions = {}) {
+  constructor(options: FilterOptions = {}, permit: Permit = Permit.everything) {
+    const { topics = { '*': ['*'] }, namespaces, filter } = options
+    this.permit = permit
+    this.#options = options
     this.topics = compileTopics(topics)
     this.#any = this.topics.get('*')
     if (namespaces !== undefined) checkNames('namespaces', namespaces)
     if (filter !== undefined && typeof filter !== 'function') throw invalid('filter', 'be a function', filter)
     this.#namespaces = namespaces && !namespaces.includes('*') ? new Set(namespaces) : undefined
     this.#custom = filter
-    this.#all = this.#any?.has('*') === true && !this.#namespaces && !filter
+    this.#all = this.#any?.has('*') === true && !this.#namespaces && !filter && permit.isEverything
+  }
+
+  /** The same wishes, as far as `permit` allows. */
+  under(permit: Permit): Filter {
+    return permit.key === this.permit.key ? this : new Filter(this.#options, permit)
   }
 
   /** The wanted events of `batch`: its own array if that is all of them. */
@@ -56,7 +63,11 @@ export class Filter {
 
   matches(event: StoredEvent): boolean {
     return (
-      this.#wantsKey(event) && this.#wantsNamespace(event) && (this.#custom === undefined || this.#custom(event.view))
+      this.#wantsKey(event) &&
+      this.#wantsNamespace(event) &&
+      // Before the reader's own: that could tell by its time or its failure what it was shown.
+      this.permit.mayRead(event) &&
+      (this.#custom === undefined || this.#custom(event.view))
     )
   }
 
@@ -67,34 +78,6 @@ export class Filter {
   #wantsNamespace({ namespace }: StoredEvent): boolean {
     return namespace === '' || !this.#namespaces || this.#namespaces.has(namespace)
   }
-}
-
-/** Whether `event` is found by one of `keys`. */
-export function holds(keys: ReadonlySet<string> | undefined, event: Keyed): boolean {
-  if (!keys) return false
-  if (keys.has('*') || keys.has(event.key)) return true
-  for (const key of event.filterKeys) if (keys.has(key)) return true
-  return false
-}
-
-/** Topic to keys. Throws `INVALID` that names the `field`. */
-export function compileTopics(topics: TopicFilter, field = 'topics'): Map<string, Set<string>> {
-  // A Map has no entries of its own and would mean: nothing.
-  if (typeof topics !== 'object' || topics === null || Symbol.iterator in topics) {
-    throw invalid(field, 'be an object of topic: [keys]', topics)
-  }
-  const compiled = new Map<string, Set<string>>()
-  for (const [topic, keys] of Object.entries(topics)) {
-    checkNames(`${field}[${shown(topic)}]`, keys)
-    compiled.set(topic, new Set(keys))
-  }
-  return compiled
-}
-
-/** Throws `INVALID` unless `names` are strings. */
-export function checkNames(field: string, names: unknown): asserts names is readonly string[] {
-  if (Array.isArray(names) && names.every((name) => typeof name === 'string')) return
-  throw invalid(field, 'be an array of strings', names)
 }
 
 /** Readers found by the topics and keys that they want, so that an event costs in proportion to those that want it. */

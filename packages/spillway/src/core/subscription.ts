@@ -5,6 +5,7 @@ import { lagError, SpillwayError } from './errors.ts'
 import type { Batch, Gap, StoredBatch, StoredEvent, StreamEvent } from './event.ts'
 import type { Filter, FilterIndex } from './filter.ts'
 import type { Log } from './log.ts'
+import type { Permit } from './rights.ts'
 import type { Signal } from './signal.ts'
 
 /**
@@ -91,8 +92,11 @@ interface Waiting {
  * look at batches that do not match, since the broker's index tells it of the first that does.
  */
 export class BrokerSubscription implements Subscription {
-  readonly filter: Filter
+  /** What it wants, as far as it may read that. */
+  filter: Filter
   ready: Promise<void> = granted
+  /** Who reads, once that is known. */
+  subject: string | undefined
   /** Called when `pull` may find something after it found nothing, or would throw. */
   onReady: (() => void) | undefined
   /** Nothing above this index is delivered while access is being checked. -1: nothing at all. */
@@ -257,8 +261,9 @@ export class BrokerSubscription implements Subscription {
     this.ready.catch(ignore)
   }
 
-  /** Access was granted or confirmed: the subscription goes on. */
-  grant(): void {
+  /** Access was granted or confirmed: the subscription goes on, with what may be read from now on. */
+  grant(permit: Permit): void {
+    this.filter = this.filter.under(permit)
     this.hold = never
     this.#entry?.resolve()
     this.#entry = undefined

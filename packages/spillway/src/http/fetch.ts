@@ -7,6 +7,8 @@ import { createHandler, type HandlerOptions, type HandlerRequest, notFound } fro
 export interface FetchHandlerOptions extends HandlerOptions {
   /** The path before `/v1`, such as `/api`, where the handler does not stand at the root. Default: none. */
   prefix?: string | undefined
+  /** The address that a request came from, which only the runtime knows: limits count it. Default: none. */
+  addressOf?: ((request: Request) => string | undefined) | undefined
 }
 
 /** Answers a request of the Fetch standard. It does not reject; a path that is not the broker's is answered 404. */
@@ -16,7 +18,10 @@ export type FetchHandler = (request: Request) => Promise<Response>
  * The HTTP faces of `broker` for everything that speaks `Request` and `Response`: Hono, route handlers of Next, SvelteKit,
  * Bun, Deno, workers. Throws `CONFIG` for a bad option.
  */
-export function toFetchHandler(broker: AnyBroker, { prefix = '', ...options }: FetchHandlerOptions = {}): FetchHandler {
+export function toFetchHandler(
+  broker: AnyBroker,
+  { prefix = '', addressOf, ...options }: FetchHandlerOptions = {},
+): FetchHandler {
   if (typeof prefix !== 'string' || !/^(\/[^?#]*[^/?#])?$/.test(prefix)) {
     throw new SpillwayError('CONFIG', `prefix must begin with a slash and not end in one, got ${shown(prefix)}.`)
   }
@@ -24,7 +29,7 @@ export function toFetchHandler(broker: AnyBroker, { prefix = '', ...options }: F
   return async (request) => {
     const { pathname, search } = new URL(request.url)
     const path = pathname.startsWith(`${prefix}/`) ? pathname.slice(prefix.length) : ''
-    const exchange = new FetchExchange(request, path, search.slice(1))
+    const exchange = new FetchExchange(request, addressOf?.(request) ?? '', path, search.slice(1))
     const { status, headers, body } = (await handle(exchange)) ?? notFound(pathname)
     if (typeof body === 'string') {
       return new Response(request.method === 'HEAD' ? null : body, { status, headers: { ...headers } })
@@ -35,15 +40,17 @@ export function toFetchHandler(broker: AnyBroker, { prefix = '', ...options }: F
 
 class FetchExchange implements HandlerRequest {
   readonly method: string
+  readonly address: string
   readonly path: string
   readonly query: string
   readonly #request: Request
   #gone: (() => void) | undefined
   /** Ends the body whose peer has gone: whoever reads it would wait for ever. */
-  #fail: ((reason: unknown) => void) | undefined
+  #end: (() => void) | undefined
   #isGone = false
 
-  constructor(request: Request, path: string, query: string) {
+  constructor(request: Request, address: string, path: string, query: string) {
+    this.address = address
     this.#request = request
     this.method = request.method
     this.path = path
@@ -79,7 +86,7 @@ class FetchExchange implements HandlerRequest {
     }
     const leave = () => {
       this.#gone?.()
-      this.#fail?.(signal.reason)
+      this.#end?.()
     }
     signal.addEventListener('abort', leave)
     if (signal.aborted) leave()
@@ -90,14 +97,18 @@ class FetchExchange implements HandlerRequest {
     // It went away while its access was being checked.
     if (this.#isGone) return null
     const { highWaterMark } = stream
+    const over = () => {
+      this.#end = undefined
+      this.#gone?.()
+    }
     return new ReadableStream<Uint8Array>(
       {
         start: (controller) => {
-          this.#fail = (reason) => controller.error(reason)
-          stream.open(new StreamSink(controller, highWaterMark, () => this.#gone?.()))
+          this.#end = () => controller.close()
+          stream.open(new StreamSink(controller, highWaterMark, over))
         },
         pull: () => stream.drained(),
-        cancel: () => this.#gone?.(),
+        cancel: over,
       },
       { highWaterMark, size: (bytes) => bytes?.byteLength ?? 0 },
     )

@@ -1,23 +1,28 @@
-import { type AnyBroker, type From, LocalBroker } from '../core/broker.ts'
+import { type AccessRequest, type AnyBroker, type From, LocalBroker } from '../core/broker.ts'
 import { systemClock } from '../core/clock.ts'
 import { formatCursor } from '../core/cursor.ts'
-import { integerOption, SpillwayError, shown } from '../core/errors.ts'
+import { type ErrorCode, integerOption, SpillwayError, shown } from '../core/errors.ts'
+import { JsonText, type StreamEvent } from '../core/event.ts'
 import { Filter } from '../core/filter.ts'
+import type { BrokerSubscription } from '../core/subscription.ts'
 import { type ParsedBatch, parseBatch, parseBatches } from '../wire/publish.ts'
 import { Cors } from './cors.ts'
 import { Encoder } from './fan-out/encoder.ts'
 import { FanOut } from './fan-out/fan-out.ts'
 import { EventStream } from './fan-out/stream.ts'
 import { ndjsonFormat, nomadFormat, sseFormat } from './format.ts'
+import { type LimitOptions, type Place, PublishRate, StreamLimits } from './limits.ts'
 import { checkNames, expectedIndex, parseFlag, parseQuery, parseTopics, publishId, single, startOf } from './query.ts'
 import { type Tickets, ticketLife, ticketsOf } from './tickets.ts'
 
 /** Who asks for a stream. */
-export type Peer = Pick<HandlerRequest, 'header' | 'onGone'>
+export type Peer = Pick<HandlerRequest, 'address' | 'header' | 'onGone'>
 
 /** A request as every mount presents it. */
 export interface HandlerRequest {
   readonly method: string
+  /** Of whom it came from, `''` where that is not known. */
+  readonly address: string
   /** Path without the query. */
   readonly path: string
   /** Query without the question mark, as it came. */
@@ -36,7 +41,7 @@ export interface HandlerResponse {
   readonly body: string | EventStream
 }
 
-export interface HandlerOptions {
+export interface HandlerOptions extends LimitOptions {
   /** Milliseconds of silence after which a stream sends a sign of life. 100 to 30,000. Default 15,000. */
   heartbeat?: number | undefined
   /** Milliseconds a client may take no bytes, while some wait for it, before it is cut off. Default 30,000; 40,000 on Nomad's path. */
@@ -46,10 +51,6 @@ export interface HandlerOptions {
    * once; clients resume exactly. It also ends those whose peer vanished without a word. Default 900,000.
    */
   streamAge?: number | undefined
-  /** Streams that may be open at once; more are refused with 503 and `Retry-After`. Default 20,000. */
-  maxStreams?: number | undefined
-  /** Streams that may be open at once for one token. Default: no limit. Readers without a token are not counted. */
-  maxStreamsPerToken?: number | undefined
   /**
    * Bytes that may wait in a connection whose peer does not take them. One with fewer is sent one more write: batches
    * until they have four times as many bytes as this. So what waits is less than five times as much, the last of the
@@ -64,6 +65,10 @@ export interface HandlerOptions {
   roundInterval?: number | undefined
   /** Bytes that a publish request may have. Default 1,048,576. */
   maxBody?: number | undefined
+  /** UTF-16 units that the payload of one published event may have, as JSON. Default: as `maxBody`. */
+  maxPayload?: number | undefined
+  /** Events that one batch of a publish request may have. Default 10,000. */
+  maxBatch?: number | undefined
   /** Milliseconds that clients are told to wait before they reconnect. Default 1,000. */
   retry?: number | undefined
   /**
@@ -77,10 +82,28 @@ export interface HandlerOptions {
    */
   cookie?: string | undefined
   /**
-   * Told of failures that strangers learn nothing about: what `authenticate` threw beside a `SpillwayError`, failures of
+   * Makes a filter of the query's `filter`, an expression; throws `INVALID` for one that is wrong. The filter sees only what
+   * its reader may read. Default: the query has no `filter`.
+   */
+  compileFilter?: ((expression: string) => (event: StreamEvent) => boolean) | undefined
+  /** Told of everybody who was refused for want of rights or room, and of streams that lost their rights. */
+  onDenied?: ((denial: Denial) => void) | undefined
+  /**
+   * Told of failures that strangers learn nothing about: what `authorize` threw beside a `SpillwayError`, failures of
    * the log, and defects. Default: `console.error`.
    */
   onError?: ((error: unknown) => void) | undefined
+}
+
+/** Somebody who was refused, or a stream that was ended. Nothing of it is secret; names may be strangers' words. */
+export interface Denial {
+  readonly code: ErrorCode
+  readonly message: string
+  readonly action: 'read' | 'publish' | 'ticket' | 'status'
+  /** Who it was, where that is known. */
+  readonly subject: string | undefined
+  /** Where it came from, `''` where that is not known. */
+  readonly address: string
 }
 
 /** Answers one request; `undefined` if the path is not one of ours, so that a mount may pass it on. */
@@ -110,15 +133,25 @@ export function createHandler(broker: AnyBroker, options: HandlerOptions = {}): 
 
 /** What is behind the HTTP faces. */
 export class Faces {
+  /** By path: all that is served. */
+  readonly routes: Readonly<Record<string, (request: HandlerRequest) => Promise<HandlerResponse>>> = {
+    '/v1/events': (request) => this.#events(request),
+    '/v1/tickets': (request) => this.#ticket(request),
+    '/v1/event/stream': (request) => this.#nomadStream(request),
+    '/v1/status': (request) => this.#get(request, async () => json(200, await this.#status(request))),
+    '/healthz': (request) => this.#get(request, () => ({ status: 200, headers: text, body: 'ok\n' })),
+  }
   /** Milliseconds that clients are told to wait before they reconnect. */
   readonly retry: number
   readonly #broker: LocalBroker
   readonly #stallTimeout: number
   readonly #nomadStallTimeout: number
   readonly #streamAge: number
-  readonly #maxStreams: number
-  readonly #maxStreamsPerToken: number
+  readonly #limits: StreamLimits
+  readonly #publishRate: PublishRate
   readonly #maxBody: number
+  readonly #maxPayload: number
+  readonly #maxBatch: number
   readonly #fanOut: FanOut
   readonly #sse: Encoder
   readonly #ndjson: Encoder
@@ -126,10 +159,10 @@ export class Faces {
   readonly #nomadBookmarks: Encoder
   readonly #cookie: string | undefined
   readonly #tickets: Tickets
+  readonly #compileFilter: HandlerOptions['compileFilter']
+  readonly #onDenied: (denial: Denial) => void
   readonly #onError: (error: unknown) => void
-  /** Streams that are open or being opened, in all and by token. */
-  #streams = 0
-  readonly #streamsByToken = new Map<string, number>()
+  readonly #followParameters: readonly string[]
   readonly #wishes = new Map<string, Wish>()
 
   constructor(
@@ -138,14 +171,17 @@ export class Faces {
       heartbeat,
       stallTimeout,
       streamAge,
-      maxStreams,
-      maxStreamsPerToken,
       highWaterMark,
       roundInterval,
       maxBody,
+      maxPayload,
+      maxBatch,
       retry,
       cookie,
+      compileFilter,
+      onDenied = ignore,
       onError = console.error,
+      ...limits
     }: HandlerOptions,
   ) {
     if (!(broker instanceof LocalBroker)) {
@@ -157,14 +193,19 @@ export class Faces {
     this.#broker = broker
     this.#tickets = ticketsOf(broker)
     this.#cookie = cookie
+    this.#compileFilter = compileFilter
+    this.#followParameters = compileFilter ? [...followParameters, 'filter'] : followParameters
+    this.#onDenied = onDenied
     this.#onError = onError
     this.#stallTimeout = integerOption('stallTimeout', stallTimeout ?? 30_000, 1, 2 ** 31 - 1)
     this.#nomadStallTimeout = stallTimeout ?? 40_000
     this.#streamAge = integerOption('streamAge', streamAge ?? 900_000, 1000, 2 ** 31 - 1)
-    this.#maxStreams = integerOption('maxStreams', maxStreams ?? 20_000, 1, 2 ** 31 - 1)
-    this.#maxStreamsPerToken = integerOption('maxStreamsPerToken', maxStreamsPerToken ?? 2 ** 31 - 1, 1, 2 ** 31 - 1)
+    this.#limits = new StreamLimits(broker, limits)
+    this.#publishRate = new PublishRate(limits.maxPublishRate)
     this.retry = integerOption('retry', retry ?? 1000, 0, 2 ** 31 - 1)
     this.#maxBody = integerOption('maxBody', maxBody ?? mebibyte, 1, 2 ** 30)
+    this.#maxPayload = integerOption('maxPayload', maxPayload ?? this.#maxBody, 1, 2 ** 30)
+    this.#maxBatch = integerOption('maxBatch', maxBatch ?? 10_000, 1, 2 ** 31 - 1)
     this.#fanOut = new FanOut(broker, systemClock, {
       heartbeat: integerOption('heartbeat', heartbeat ?? 15_000, 100, 30_000),
       stallTimeout: this.#stallTimeout,
@@ -184,16 +225,13 @@ export class Faces {
   }
 
   async answer(request: HandlerRequest): Promise<HandlerResponse | undefined> {
-    const { path } = request
+    const route = Object.hasOwn(this.routes, request.path) ? this.routes[request.path] : undefined
     try {
-      if (path === '/v1/event/stream') return await this.#nomadStream(request)
-      if (path === '/v1/events') return await this.#events(request)
-      if (path === '/v1/tickets') return this.#ticket(request)
-      if (path === '/v1/status') return this.#get(request, () => json(200, this.#status()))
-      if (path === '/healthz') return this.#get(request, () => ({ status: 200, headers: text, body: 'ok\n' }))
-      return undefined
+      return await route?.(request)
     } catch (error) {
-      return problem(this.#explain(error), this.retry)
+      const refused = this.#explain(error)
+      this.#tellDenied(refused, actionOf(request), undefined, request)
+      return problem(refused, this.retry)
     }
   }
 
@@ -205,7 +243,7 @@ export class Faces {
 
   async #follow(request: HandlerRequest): Promise<HandlerResponse> {
     const parameters = parseQuery(request.query)
-    checkNames(parameters, followParameters)
+    checkNames(parameters, this.#followParameters)
     const encoder = this.#negotiate(request.header('accept'))
     return streamed(await this.#open(parameters, encoder, request, request.header('last-event-id')))
   }
@@ -214,10 +252,12 @@ export class Faces {
   async open(query: string, encoder: Encoder, peer: Peer): Promise<EventStream> {
     try {
       const parameters = parseQuery(query)
-      checkNames(parameters, followParameters)
+      checkNames(parameters, this.#followParameters)
       return await this.#open(parameters, encoder, peer, undefined)
     } catch (error) {
-      throw this.#explain(error)
+      const refused = this.#explain(error)
+      this.#tellDenied(refused, 'read', undefined, peer)
+      throw refused
     }
   }
 
@@ -229,7 +269,8 @@ export class Faces {
   ): Promise<EventStream> {
     const from = startOf(parameters, lastEventId)
     const exact = parseFlag('exact', single(parameters, 'exact'))
-    const wish = this.#wish(parseTopics(parameters.get('topic')), parameters.get('namespace'))
+    const filter = single(parameters, 'filter')
+    const wish = this.#wish(parseTopics(parameters.get('topic')), parameters.get('namespace'), filter)
     const token = this.#tokenOf(peer, single(parameters, 'ticket'))
     return this.#stream(peer, token, wish, { from, exact }, encoder, this.#stallTimeout)
   }
@@ -243,22 +284,25 @@ export class Faces {
     throw new SpillwayError('UNAUTHORIZED', message)
   }
 
-  #ticket(request: HandlerRequest): HandlerResponse {
+  async #ticket(request: HandlerRequest): Promise<HandlerResponse> {
     if (request.method !== 'POST') return notAllowed('POST', request.method)
     const token = this.#tokenOf(request)
     if (token === '') throw new SpillwayError('UNAUTHORIZED', 'A ticket stands for a token, and none came.')
+    // Only to who may come in: others could use up those that can be out at once.
+    await this.#access(token, 'read')
     const ticket = this.#tickets.issue(token, systemClock.monotonic())
     return json(200, { ticket, expiresIn: ticketLife / 1000 })
   }
 
   /** What is wanted, compiled: the same for all who want the same, of whom there may be thousands. */
-  #wish(topics: Record<string, string[]>, namespaces: string[] | undefined): Wish {
+  #wish(topics: Record<string, string[]>, namespaces: string[] | undefined, expression?: string): Wish {
     const sorted = Object.entries(topics).map(([topic, keys]) => [topic, [...keys].sort()])
-    const shape = JSON.stringify([sorted.sort(), namespaces && [...namespaces].sort()])
+    const shape = JSON.stringify([sorted.sort(), namespaces && [...namespaces].sort(), expression])
     let wish = this.#wishes.get(shape)
     if (!wish) {
+      const filter = expression === undefined ? undefined : this.#compileFilter?.(expression)
       const options = namespaces ? { topics, namespaces } : { topics }
-      wish = { ...options, shape, compiled: new Filter(options) }
+      wish = { ...options, shape, compiled: new Filter({ ...options, filter }) }
       // Only a cache: what strangers ask for must not fill the memory.
       if (this.#wishes.size >= maxWishes) this.#wishes.clear()
       this.#wishes.set(shape, wish)
@@ -291,6 +335,7 @@ export class Faces {
       return streamed(await this.#stream(request, token, wish, { from }, encoder, this.#nomadStallTimeout))
     } catch (error) {
       const refused = this.#explain(error)
+      this.#tellDenied(refused, 'read', undefined, request)
       const body = refused.status === 403 ? 'Permission denied' : refused.message
       return { status: refused.status, headers: { ...text, ...retryAfter(refused, this.retry) }, body }
     }
@@ -304,43 +349,51 @@ export class Faces {
     encoder: Encoder,
     stallTimeout: number,
   ): Promise<EventStream> {
-    this.#checkRoom(token)
-    const subscription = this.#broker.subscribe({ ...wish, ...start, token, onLag: 'skip' })
+    const place = this.#limits.take(peer.address)
+    const subscription = this.#subscribe(place, { ...wish, ...start, token, onLag: 'skip' })
     const stream = new EventStream(this.#fanOut, subscription, {
       encoder,
       shape: wish.shape,
       stallTimeout,
       maxAge: this.#streamAge * (0.9 + Math.random() * 0.1),
+      onEnd: (error) => this.#tellDenied(error, 'read', subscription.subject, peer),
     })
-    this.#count(token, 1)
     // From here on: whoever leaves while access is still being checked must not be kept.
     peer.onGone(() => {
-      this.#count(token, -1)
+      place.free()
       stream.gone()
     })
     try {
       await subscription.ready
+      place.for(subscription.subject ?? token)
     } catch (error) {
-      if (error instanceof SpillwayError) throw error
-      this.#onError(error)
-      throw new SpillwayError('FORBIDDEN', 'Permission denied', { cause: error })
+      place.free()
+      stream.gone()
+      throw this.#refusal(error)
     }
     return stream
   }
 
-  #checkRoom(token: string): void {
-    const isOver = token !== '' && (this.#streamsByToken.get(token) ?? 0) >= this.#maxStreamsPerToken
-    if (!isOver && this.#streams < this.#maxStreams) return
-    const limit = isOver ? `${this.#maxStreamsPerToken} streams of one token` : `${this.#maxStreams} streams`
-    throw new SpillwayError('OVERLOADED', `This server takes ${limit}, and they are open. Nothing was opened.`)
+  #access(token: string, action: AccessRequest['action']): ReturnType<LocalBroker['access']> {
+    return this.#broker.access(token, action).catch((error: unknown) => {
+      throw this.#refusal(error)
+    })
   }
 
-  #count(token: string, by: number): void {
-    this.#streams += by
-    if (token === '') return
-    const left = (this.#streamsByToken.get(token) ?? 0) + by
-    if (left > 0) this.#streamsByToken.set(token, left)
-    else this.#streamsByToken.delete(token)
+  /** Why access was refused. A failure of `authorize` itself is for the operator. */
+  #refusal(error: unknown): SpillwayError {
+    if (error instanceof SpillwayError) return error
+    this.#onError(error)
+    return new SpillwayError('FORBIDDEN', 'Permission denied', { cause: error })
+  }
+
+  #subscribe(place: Place, options: Parameters<LocalBroker['subscribe']>[0]): BrokerSubscription {
+    try {
+      return this.#broker.subscribe(options)
+    } catch (error) {
+      place.free()
+      throw error
+    }
   }
 
   async #publish(request: HandlerRequest): Promise<HandlerResponse> {
@@ -356,16 +409,52 @@ export class Faces {
     const encoding = request.header('content-encoding') ?? 'identity'
     if (encoding !== 'identity')
       throw new SpillwayError('UNSUPPORTED_TYPE', `Content-Encoding must be identity, got ${shown(encoding)}.`)
+    const token = this.#tokenOf(request)
+    // Before the body is read: who may not publish shall not make the server read.
+    let access = await this.#access(token, 'publish')
+    if (!access.publish.reaches('*'))
+      throw new SpillwayError('FORBIDDEN', 'These rights do not allow to publish anything.')
     const body = await this.#read(request)
     const batches: ParsedBatch[] = isLines ? parseBatches(body) : [parseBatch(body, 'body')]
+    const events = this.#checkBatches(batches)
+    // A body may take long to come.
+    if (!access.isCurrent()) access = await this.#access(token, 'publish')
+    this.#publishRate.take(access.subject || request.address, events, systemClock.monotonic())
     const { indexes, duplicate } = await this.#broker.append(batches, {
       id: publishId(request.header('idempotency-key'), batches[0]?.id),
       expected: expectedIndex(request.query),
+      permit: access.publish,
     })
     const { epoch, newestIndex } = this.#broker.status
     const index = indexes.at(-1) ?? newestIndex
     const answer = { index, cursor: formatCursor(epoch, index), batches: indexes.length }
     return json(200, duplicate ? { ...answer, duplicate } : answer)
+  }
+
+  /** How many events they have. Throws `TOO_LARGE` for a batch or an event beyond the limits. */
+  #checkBatches(batches: readonly ParsedBatch[]): number {
+    let count = 0
+    for (const { events, name = 'the batch' } of batches) {
+      count += events.length
+      if (events.length > this.#maxBatch) {
+        const message = `${name} has ${events.length} events, at most ${this.#maxBatch} (maxBatch). Nothing was stored.`
+        throw new SpillwayError('TOO_LARGE', message)
+      }
+      for (const { payload } of events) {
+        const length = payload instanceof JsonText ? payload.text.length : 0
+        if (length <= this.#maxPayload) continue
+        const message = `A payload has ${length} characters, at most ${this.#maxPayload} (maxPayload). Nothing was stored.`
+        throw new SpillwayError('TOO_LARGE', message)
+      }
+    }
+    return count
+  }
+
+  /** The error's peer is told of it by others: this is for the operator. */
+  #tellDenied(error: unknown, action: Denial['action'], subject: string | undefined, { address }: Peer): void {
+    if (!(error instanceof SpillwayError) || !denials.has(error.code)) return
+    const { code, message } = error
+    this.#onDenied({ code, message, action, subject, address })
   }
 
   async #read(request: HandlerRequest): Promise<string> {
@@ -399,13 +488,19 @@ export class Faces {
     return explained
   }
 
-  #get(request: HandlerRequest, reply: () => HandlerResponse): HandlerResponse {
+  async #get(
+    request: HandlerRequest,
+    reply: () => HandlerResponse | Promise<HandlerResponse>,
+  ): Promise<HandlerResponse> {
     return request.method === 'GET' || request.method === 'HEAD' ? reply() : notAllowed('GET, HEAD', request.method)
   }
 
-  #status(): Record<string, unknown> {
-    const { oldestIndex, newestIndex, ...rest } = this.#broker.status
-    return { oldest: oldestIndex ?? null, newest: newestIndex, ...rest, streams: this.#fanOut.size }
+  /** Who may not read all learns nothing of how much there is beside indexes, which its stream tells, too. */
+  async #status(request: HandlerRequest): Promise<Record<string, unknown>> {
+    const { read } = await this.#access(this.#tokenOf(request), 'read')
+    const { oldestIndex, newestIndex, epoch, cursor, floor, ...counts } = this.#broker.status
+    const place = { oldest: oldestIndex ?? null, newest: newestIndex, epoch, cursor, floor }
+    return read.isEverything ? { ...place, ...counts, streams: this.#fanOut.size } : place
   }
 }
 
@@ -430,6 +525,24 @@ interface Wish {
 }
 
 const maxWishes = 1000
+
+/** Errors that are about rights or room. */
+const denials: ReadonlySet<ErrorCode> = new Set([
+  'UNAUTHORIZED',
+  'FORBIDDEN',
+  'EXPIRED',
+  'REVOKED',
+  'OVERLOADED',
+  'RATE_LIMITED',
+])
+
+function ignore(): void {}
+
+function actionOf({ method, path }: HandlerRequest): Denial['action'] {
+  if (path === '/v1/tickets') return 'ticket'
+  if (path === '/v1/status') return 'status'
+  return method === 'POST' ? 'publish' : 'read'
+}
 
 const followParameters = ['topic', 'namespace', 'from', 'last', 'exact', 'ticket']
 
@@ -485,7 +598,9 @@ function problem(error: SpillwayError, retry: number): HandlerResponse {
 
 /** When to come back, spread over twice the time so that not all do at once. */
 function retryAfter({ status }: SpillwayError, retry: number): Record<string, string> {
-  return status === 503 ? { 'retry-after': String(Math.ceil((retry / 1000) * (1 + Math.random()))) } : {}
+  return status === 503 || status === 429
+    ? { 'retry-after': String(Math.ceil((retry / 1000) * (1 + Math.random()))) }
+    : {}
 }
 
 function notAllowed(allow: string, method: string): HandlerResponse {

@@ -62,6 +62,7 @@ function queue(socket: Socket, by: number): number {
 
 class NodeRequest implements HandlerRequest {
   readonly method: string
+  readonly address: string
   readonly path: string
   readonly query: string
   readonly #request: IncomingMessage
@@ -71,6 +72,7 @@ class NodeRequest implements HandlerRequest {
     this.#request = request
     this.#response = response
     this.method = request.method ?? 'GET'
+    this.address = request.socket.remoteAddress ?? ''
     const [path, query] = splitUrl(request.url ?? '')
     this.path = path
     this.query = query

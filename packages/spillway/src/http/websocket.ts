@@ -29,9 +29,11 @@ export interface WebSocketLike {
 /** The request that a WebSocket began with. */
 export interface UpgradeRequest {
   readonly headers: Readonly<Record<string, string | string[] | undefined>>
+  readonly socket?: { readonly remoteAddress?: string | undefined } | undefined
 }
 
-export interface WebSocketOptions extends Omit<HandlerOptions, 'maxBody'> {
+export interface WebSocketOptions
+  extends Omit<HandlerOptions, 'maxBody' | 'maxPayload' | 'maxBatch' | 'maxPublishRate'> {
   /** Subscriptions that one connection may have at once. 1 to 1,024. Default 64. */
   maxSubscriptions?: number | undefined
   /** Milliseconds that a connection may have no subscription before it is closed. 1 to 2^31-1. Default 10,000. */
@@ -51,7 +53,7 @@ const isOpen = 1
  * `{"subscribe":"<query>","id"?,"token"?}` and give one up with `{"unsubscribe":id}`. It gets the lines that NDJSON has, one
  * or more in a message; those of a subscription with an `id` begin with it. Without one, the end of the subscription ends
  * the connection, with the close code of the error table. Pages of other origins must be named in `cors`.
- * Limits count the streams of this server of WebSockets alone. Gives the undo, which leaves connections that are open alone.
+ * Gives the undo, which leaves connections that are open alone.
  * Throws `CONFIG` for a bad option.
  */
 export function attachWebSocket(
@@ -182,6 +184,7 @@ class SocketConnection {
     subscribed: Subscribed,
   ): Promise<void> {
     const stream = await this.#site.faces.open(subscribe, this.#encoder(id), {
+      address: this.#request.socket?.remoteAddress ?? '',
       header: (name) => {
         // The token of the message goes before whatever the connection began with.
         if (token !== undefined && name === 'authorization') return `Bearer ${token}`

@@ -3,6 +3,7 @@ import { type ClientRequest, type IncomingMessage, request } from 'node:http'
 import { type TestContext, test } from 'node:test'
 import { type AnyBroker, type Broker, createBroker } from '../core/broker.ts'
 import { SpillwayError } from '../core/errors.ts'
+import { everything } from '../core/rights.ts'
 import type { HandlerOptions } from '../http/handler.ts'
 
 /** Serves the faces of `broker` on 127.0.0.1 and gives its url, with whatever path stands before `/v1`. Ended with `t.after`. */
@@ -147,9 +148,9 @@ function checkPublishing(check: Check): void {
 }
 
 function checkRefusals(check: Check): void {
-  const authenticate = ({ token }: { token: string }) => {
+  const authorize = ({ token }: { token: string }) => {
     if (token !== 'right') throw new SpillwayError('UNAUTHORIZED', 'This token is not valid.')
-    return undefined
+    return everything
   }
   check(
     'a token is asked for, and a refusal is a problem document',
@@ -161,7 +162,7 @@ function checkRefusals(check: Check): void {
       const stream = await follow(t, `${url}/v1/events`, { authorization: 'Bearer right' })
       assert.equal(stream.status, 200)
     },
-    { authenticate },
+    { authorize },
   )
 
   check('bad queries and methods are refused with what is wrong', async ({ url }) => {

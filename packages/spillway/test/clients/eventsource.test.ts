@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { EventSource } from 'eventsource'
 import { createBroker } from '../../src/core/broker.ts'
+import { everything } from '../../src/core/rights.ts'
 import { Feed, publishIndexes, serve, until } from '../support/http.ts'
 import { restartable, twoHeartbeats } from '../support/restarts.ts'
 
@@ -88,9 +89,9 @@ test('eventsource stays away once its token was revoked', async (t) => {
   const site = await serve(t, {
     handler: { retry: 20 },
     brokerOptions: {
-      authenticate: () => {
+      authorize: () => {
         if (!allowed) throw new Error('revoked')
-        return {}
+        return everything
       },
     },
   })

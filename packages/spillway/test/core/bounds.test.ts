@@ -4,6 +4,7 @@ import { createBroker } from '../../src/core/broker.ts'
 import { EventBuffer } from '../../src/core/buffer.ts'
 import { memoryLog } from '../../src/core/memory-log.ts'
 import type { Delivery } from '../../src/core/reader.ts'
+import { everything } from '../../src/core/rights.ts'
 import { drain, event, publish, shape } from '../support/brokers.ts'
 import { ManualClock } from '../support/clock.ts'
 import { turn, withCode } from '../support/waiting.ts'
@@ -181,7 +182,7 @@ test('a reader that has ended is not kept by a buffer to which nothing is append
 
 test('a subscription that has ended is not kept by its broker', needsGc, async () => {
   const clock = new ManualClock()
-  const broker = createBroker({ clock, authenticate: () => ({ expiresAt: clock.wall + 1e9 }) })
+  const broker = createBroker({ clock, authorize: () => ({ ...everything, expiresAt: clock.wall + 1e9 }) })
   const { signal } = new AbortController()
   const refs = await Promise.all(
     Array.from({ length: 10 }, async () => {

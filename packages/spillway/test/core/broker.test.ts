@@ -1,23 +1,24 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { type Access, type AccessRequest, type BrokerOptions, createBroker, type From } from '../../src/core/broker.ts'
+import { type AccessRequest, type BrokerOptions, createBroker, type From } from '../../src/core/broker.ts'
 import { SpillwayError } from '../../src/core/errors.ts'
 import { memoryLog } from '../../src/core/memory-log.ts'
+import { everything, type Rights } from '../../src/core/rights.ts'
 import { drain, event, publish, shape, shapes } from '../support/brokers.ts'
 import { ManualClock } from '../support/clock.ts'
 import { deferred, outcomeOf, turn, withCode } from '../support/waiting.ts'
 
-/** An `authenticate` that the test answers, question by question. */
+/** An `authorize` that the test answers, question by question. */
 function questions(): {
-  asked: { request: AccessRequest; grant: (access?: Access) => void; refuse: (reason: unknown) => void }[]
-  authenticate: (request: AccessRequest) => Promise<Access | undefined>
+  asked: { request: AccessRequest; grant: (rights?: Partial<Rights>) => void; refuse: (reason: unknown) => void }[]
+  authorize: (request: AccessRequest) => Promise<Rights>
 } {
   const asked: ReturnType<typeof questions>['asked'] = []
   return {
     asked,
-    authenticate: (request) => {
-      const { promise, resolve, reject } = deferred<Access | undefined>()
-      asked.push({ request, grant: resolve, refuse: reject })
+    authorize: (request) => {
+      const { promise, resolve, reject } = deferred<Rights>()
+      asked.push({ request, grant: (rights) => resolve({ ...everything, ...rights }), refuse: reject })
       return promise
     },
   }
@@ -99,8 +100,8 @@ test('19. concurrent publishers get growing indexes, and readers see them in tha
 })
 
 test('20. an exact start is accepted where the index is in the buffer, and refused before authentication', async () => {
-  const { asked, authenticate } = questions()
-  const broker = createBroker({ authenticate })
+  const { asked, authorize } = questions()
+  const broker = createBroker({ authorize })
   for (const index of [10, 20, 30]) await broker.publish(event(String(index)), { index })
   for (const at of [5, 15, 31]) {
     assert.throws(
@@ -164,13 +165,13 @@ test('22. shutdown empties the registry at once and ends every waiting reader', 
   assert.throws(() => broker.subscribe(), withCode('SHUTDOWN'))
 })
 
-test('23. a refusal by authenticate reaches ready and next, and nothing stays registered', async () => {
+test('23. a refusal by authorize reaches ready and next, and nothing stays registered', async () => {
   const refusal = new SpillwayError('FORBIDDEN', 'Not for you.')
   const refuse = (): never => {
     throw refusal
   }
-  for (const authenticate of [refuse, async () => refuse()]) {
-    const broker = createBroker({ authenticate })
+  for (const authorize of [refuse, async () => refuse()]) {
+    const broker = createBroker({ authorize })
     const subscription = broker.subscribe()
     const isRefusal = (error: unknown): boolean => error === refusal
     const waiting = assert.rejects(subscription.next(), isRefusal)
@@ -183,7 +184,7 @@ test('23. a refusal by authenticate reaches ready and next, and nothing stays re
 
 test('23. a refusal that nobody waits for is no unhandled rejection', async () => {
   const broker = createBroker({
-    authenticate: () => {
+    authorize: () => {
       throw new Error('no')
     },
   })
@@ -191,8 +192,8 @@ test('23. a refusal that nobody waits for is no unhandled rejection', async () =
   await turn()
 })
 
-test('25. a deleted token closes its subscriptions, whatever authenticate says', async () => {
-  const broker = createBroker({ authenticate: () => ({}) })
+test('25. a deleted token closes its subscriptions, whatever authorize says', async () => {
+  const broker = createBroker({ authorize: () => everything })
   const revoked = [broker.subscribe({ token: 'a' }), broker.subscribe({ token: 'a', from: 'earliest' })]
   const other = broker.subscribe({ token: 'b' })
   const waiting = revoked.map((subscription) => subscription.next())
@@ -202,8 +203,8 @@ test('25. a deleted token closes its subscriptions, whatever authenticate says',
 })
 
 test('25. a deleted token closes its subscriptions also while they are being authenticated', async () => {
-  const { asked, authenticate } = questions()
-  const broker = createBroker({ authenticate })
+  const { asked, authorize } = questions()
+  const broker = createBroker({ authorize })
   const subscription = broker.subscribe({ token: 'a', from: 'earliest' })
   broker.revoke('a')
   asked[0]?.grant()
@@ -219,10 +220,10 @@ for (const [what, token] of [
     const allowed = new Set(['a', 'b', 'c'])
     const asked: string[] = []
     const broker = createBroker({
-      authenticate: (request) => {
+      authorize: (request) => {
         asked.push(request.token)
         if (!allowed.has(request.token)) throw new Error('no more')
-        return undefined
+        return everything
       },
     })
     const subscriptions = new Map(['a', 'b', 'c'].map((name) => [name, broker.subscribe({ token: name })]))
@@ -239,16 +240,16 @@ for (const [what, token] of [
   })
 }
 
-test('25. authenticate is told who wants to read what', async () => {
-  const { asked, authenticate } = questions()
-  const broker = createBroker({ authenticate })
+test('25. authorize is told who wants to read what', async () => {
+  const { asked, authorize } = questions()
+  const broker = createBroker({ authorize })
   broker.subscribe({ token: 'a', topics: { Job: ['web'] }, namespaces: ['prod'] })
-  assert.deepEqual(asked[0]?.request, { token: 'a', topics: { Job: ['web'] }, namespaces: ['prod'] })
+  assert.deepEqual(asked[0]?.request, { token: 'a', action: 'read', topics: { Job: ['web'] }, namespaces: ['prod'] })
 })
 
 test('25. an expired token ends the stream: nothing is delivered from its last moment on', async () => {
   const clock = new ManualClock()
-  const broker = createBroker({ clock, authenticate: () => ({ expiresAt: clock.wall + 10_000 }) })
+  const broker = createBroker({ clock, authorize: () => ({ ...everything, expiresAt: clock.wall + 10_000 }) })
   const subscription = broker.subscribe()
   await subscription.ready
   await publish(broker, 'a', 'b')
@@ -262,7 +263,7 @@ test('25. an expired token ends the stream: nothing is delivered from its last m
 
 test('better: an idle stream ends within one second of its token’s end', async () => {
   const clock = new ManualClock()
-  const broker = createBroker({ clock, authenticate: () => ({ expiresAt: clock.wall + 10_000 }) })
+  const broker = createBroker({ clock, authorize: () => ({ ...everything, expiresAt: clock.wall + 10_000 }) })
   const subscription = broker.subscribe()
   const waiting = assert.rejects(subscription.next(), withCode('EXPIRED'))
   await subscription.ready
@@ -278,7 +279,10 @@ test('better: an idle stream ends within one second of its token’s end', async
 test('better: a token that a recheck prolongs lives on, and one that it shortens ends earlier', async () => {
   const clock = new ManualClock()
   let expiresAt: number | undefined = clock.wall + 10_000
-  const broker = createBroker({ clock, authenticate: () => (expiresAt === undefined ? undefined : { expiresAt }) })
+  const broker = createBroker({
+    clock,
+    authorize: () => (expiresAt === undefined ? everything : { ...everything, expiresAt }),
+  })
   const subscription = broker.subscribe()
   await subscription.ready
   expiresAt = undefined
@@ -297,7 +301,7 @@ test('better: a token that a recheck prolongs lives on, and one that it shortens
 
 test('better: a token that has expired already gives nothing', async () => {
   const clock = new ManualClock()
-  const broker = createBroker({ clock, authenticate: () => ({ expiresAt: clock.wall - 1 }) })
+  const broker = createBroker({ clock, authorize: () => ({ ...everything, expiresAt: clock.wall - 1 }) })
   await publish(broker, 'a')
   await assert.rejects(broker.subscribe({ from: 'earliest' }).next(), withCode('EXPIRED'))
 })
@@ -441,9 +445,9 @@ test('an index may be as large as 2^53-1, and after it nothing can be published'
   assert.deepEqual(await shapes(broker.subscribe({ from: cursor })), [])
 })
 
-test('better: a slow authenticate delays nobody but its own reader', async () => {
-  const { asked, authenticate } = questions()
-  const broker = createBroker({ authenticate })
+test('better: a slow authorize delays nobody but its own reader', async () => {
+  const { asked, authorize } = questions()
+  const broker = createBroker({ authorize })
   const slow = broker.subscribe({ token: 'slow' })
   const quick = broker.subscribe({ token: 'quick' })
   asked[1]?.grant()
@@ -461,8 +465,8 @@ test('better: a slow authenticate delays nobody but its own reader', async () =>
 })
 
 test('better: nothing published after a recheck reaches a reader that it refuses, and its cursor resumes', async () => {
-  const { asked, authenticate } = questions()
-  const broker = createBroker({ authenticate })
+  const { asked, authorize } = questions()
+  const broker = createBroker({ authorize })
   const subscription = broker.subscribe({ token: 'a', topics: { Job: ['*'] } })
   asked[0]?.grant()
   await subscription.ready
@@ -485,8 +489,8 @@ test('better: nothing published after a recheck reaches a reader that it refuses
 })
 
 test('better: a reader that a recheck confirms gets all that was held back', async () => {
-  const { asked, authenticate } = questions()
-  const broker = createBroker({ authenticate })
+  const { asked, authorize } = questions()
+  const broker = createBroker({ authorize })
   const subscription = broker.subscribe()
   asked[0]?.grant()
   await subscription.ready
@@ -500,8 +504,8 @@ test('better: a reader that a recheck confirms gets all that was held back', asy
 })
 
 test('better: an answer that was asked for before the newest recheck does not count', async () => {
-  const { asked, authenticate } = questions()
-  const broker = createBroker({ authenticate })
+  const { asked, authorize } = questions()
+  const broker = createBroker({ authorize })
   const subscription = broker.subscribe()
   broker.recheck()
   asked[0]?.grant()
@@ -522,8 +526,8 @@ test('better: an answer that was asked for before the newest recheck does not co
 })
 
 test('better: a second recheck lets nothing through that came after the first', async () => {
-  const { asked, authenticate } = questions()
-  const broker = createBroker({ authenticate })
+  const { asked, authorize } = questions()
+  const broker = createBroker({ authorize })
   const subscription = broker.subscribe()
   asked[0]?.grant()
   await subscription.ready
@@ -540,8 +544,8 @@ test('better: a second recheck lets nothing through that came after the first', 
 })
 
 test('better: a recheck lets nothing through to a reader that was never granted access', async () => {
-  const { asked, authenticate } = questions()
-  const broker = createBroker({ authenticate })
+  const { asked, authorize } = questions()
+  const broker = createBroker({ authorize })
   await publish(broker, 'secret')
   const subscription = broker.subscribe({ from: 'earliest' })
   broker.recheck()
@@ -552,8 +556,8 @@ test('better: a recheck lets nothing through to a reader that was never granted 
 
 test('a subscription that was closed before access was granted leaves no timer', async () => {
   const clock = new ManualClock()
-  const { asked, authenticate } = questions()
-  const broker = createBroker({ clock, authenticate })
+  const { asked, authorize } = questions()
+  const broker = createBroker({ clock, authorize })
   const subscription = broker.subscribe()
   subscription.close()
   asked[0]?.grant({ expiresAt: clock.wall + 10_000 })
@@ -563,8 +567,8 @@ test('a subscription that was closed before access was granted leaves no timer',
 
 test('better: a reader whose access is in doubt is told no loss of what came later', async () => {
   for (const onLag of ['fail', 'skip'] as const) {
-    const { asked, authenticate } = questions()
-    const broker = createBroker({ authenticate, capacity: 2 })
+    const { asked, authorize } = questions()
+    const broker = createBroker({ authorize, capacity: 2 })
     const subscription = broker.subscribe({ onLag })
     asked[0]?.grant()
     await subscription.ready
@@ -723,7 +727,11 @@ test('the status says what is held', async () => {
 
 test('a broker with an expiring token, an age limit and subscriptions leaves no timer behind', async () => {
   const clock = new ManualClock()
-  const options: BrokerOptions = { clock, maxAge: 60_000, authenticate: () => ({ expiresAt: clock.wall + 60_000 }) }
+  const options: BrokerOptions = {
+    clock,
+    maxAge: 60_000,
+    authorize: () => ({ ...everything, expiresAt: clock.wall + 60_000 }),
+  }
   const broker = createBroker(options)
   await broker.subscribe().ready
   await publish(broker, 'a')
@@ -733,8 +741,8 @@ test('a broker with an expiring token, an age limit and subscriptions leaves no 
 })
 
 test('a subscription that ends while its access is checked is not ready, however long the check takes', async () => {
-  const { authenticate } = questions()
-  const broker = createBroker({ authenticate })
+  const { authorize } = questions()
+  const broker = createBroker({ authorize })
   const revoked = broker.subscribe({ token: 'a' })
   const other = broker.subscribe({ token: 'b' })
   broker.revoke('a')
@@ -743,21 +751,26 @@ test('a subscription that ends while its access is checked is not ready, however
   await assert.rejects(other.ready, withCode('SHUTDOWN'))
 })
 
-test('an answer of authenticate that is neither yes nor no opens nothing', async () => {
+test('an answer of authorize that is neither yes nor no opens nothing', async () => {
   for (const answer of [
     false,
     true,
     null,
     'yes',
-    { expiresAt: Number.NaN },
-    { expiresAt: 'soon' },
-    { expiresAt: null },
+    {},
+    { read: 'all' },
+    { read: 'all', publish: 'none' },
+    { read: [{ topic: 'T' }], publish: [] },
+    { ...everything, subject: 7 },
+    { ...everything, expiresAt: Number.NaN },
+    { ...everything, expiresAt: 'soon' },
+    { ...everything, expiresAt: null },
   ]) {
-    const broker = createBroker({ authenticate: () => answer as never })
+    const broker = createBroker({ authorize: () => answer as never })
     await assert.rejects(broker.subscribe().ready, TypeError, JSON.stringify(answer))
     assert.equal(broker.status.subscriptions, 0)
   }
-  assert.throws(() => createBroker({ authenticate: 'x' as never }), withCode('CONFIG', /^authenticate /))
+  assert.throws(() => createBroker({ authorize: 'x' as never }), withCode('CONFIG', /^authorize /))
 })
 
 test('what is published from within a filter comes after what is being published, once and in order', async () => {

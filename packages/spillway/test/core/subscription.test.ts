@@ -157,7 +157,7 @@ for (const [way, end] of Object.entries(waysToEnd)) {
 
 test('a subscription that is refused leaves no listener on its signal', async () => {
   const broker = createBroker({
-    authenticate: () => {
+    authorize: () => {
       throw new Error('no')
     },
   })

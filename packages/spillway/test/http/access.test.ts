@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { Access } from '../../src/core/broker.ts'
 import { SpillwayError } from '../../src/core/errors.ts'
+import { everything, type Rights } from '../../src/core/rights.ts'
 import { ask, post, publishIndexes, serve, until } from '../support/http.ts'
 import { get, RawClient } from '../support/raw.ts'
 import { followLines, followNdjson, followSse } from '../support/streams.ts'
@@ -9,10 +9,10 @@ import { deferred } from '../support/waiting.ts'
 
 const slow = { 'x-nomad-token': 'slow' }
 
-test('a slow authenticate delays nobody else, and nothing is sent before it has answered', async (t) => {
-  const answer = deferred<Access | undefined>()
+test('a slow authorize delays nobody else, and nothing is sent before it has answered', async (t) => {
+  const answer = deferred<Rights>()
   const site = await serve(t, {
-    brokerOptions: { authenticate: ({ token }) => (token === 'slow' ? answer.promise : {}) },
+    brokerOptions: { authorize: ({ token }) => (token === 'slow' ? answer.promise : everything) },
   })
   const waiting = ['/v1/events?from=earliest', '/v1/event/stream'].map((path) =>
     RawClient.open(t, site.port, get(path, ['X-Nomad-Token: slow'])),
@@ -29,13 +29,13 @@ test('a slow authenticate delays nobody else, and nothing is sent before it has 
   }
   assert.equal((await ask(site, '/healthz')).status, 200)
   for (const client of clients) assert.equal(client.bytes.length, 0)
-  answer.resolve({})
+  answer.resolve(everything)
   for (const client of clients) assert.match((await client.bodyWith('20')).statusLine, / 200 /)
 })
 
 test('a refusal is 403 with `Permission denied`: text on the path of Nomad, a problem on ours', async (t) => {
-  const answer = deferred<Access | undefined>()
-  const site = await serve(t, { brokerOptions: { authenticate: () => answer.promise } })
+  const answer = deferred<Rights>()
+  const site = await serve(t, { brokerOptions: { authorize: () => answer.promise } })
   const asking = ['/v1/event/stream', '/v1/events'].map((path) => ask(site, path, { headers: slow }))
   await until(() => site.broker.status.subscriptions === 2, 'both ask for access')
   answer.reject(new Error('role "x" of user "y" is disabled'))
@@ -50,7 +50,7 @@ test('a refusal is 403 with `Permission denied`: text on the path of Nomad, a pr
 test('a refusal may choose its status: UNAUTHORIZED is 401 with the scheme to use', async (t) => {
   const site = await serve(t, {
     brokerOptions: {
-      authenticate: () => {
+      authorize: () => {
         throw new SpillwayError('UNAUTHORIZED', 'Send a token.')
       },
     },
@@ -61,16 +61,16 @@ test('a refusal may choose its status: UNAUTHORIZED is 401 with the scheme to us
   assert.deepEqual([nomad.status, nomad.text], [401, 'Send a token.'])
 })
 
-test('what `authenticate` threw is told to the operator, as `onError` says', async (t) => {
+test('what `authorize` threw is told to the operator, as `onError` says', async (t) => {
   const failure = new TypeError('tokens is undefined')
-  const site = await serve(t, { brokerOptions: { authenticate: () => Promise.reject(failure) } })
+  const site = await serve(t, { brokerOptions: { authorize: () => Promise.reject(failure) } })
   assert.equal((await ask(site, '/v1/events')).status, 403)
   const causes = site.errors.map((error) => (error instanceof Error && error.cause) || error)
   assert.deepEqual(causes, [failure])
 })
 
 test('a client that goes away while access is checked frees its subscription within 1 s', async (t) => {
-  const site = await serve(t, { brokerOptions: { authenticate: () => new Promise(() => {}) } })
+  const site = await serve(t, { brokerOptions: { authorize: () => new Promise(() => {}) } })
   for (const path of ['/v1/events', '/v1/event/stream']) {
     const client = await RawClient.open(t, site.port, get(path))
     await until(() => site.broker.status.subscriptions === 1, 'it asks for access')
@@ -80,13 +80,13 @@ test('a client that goes away while access is checked frees its subscription wit
 })
 
 test('a client that went away while access was checked leaves nothing once the answer comes', async (t) => {
-  const answer = deferred<Access | undefined>()
-  const site = await serve(t, { brokerOptions: { authenticate: () => answer.promise } })
+  const answer = deferred<Rights>()
+  const site = await serve(t, { brokerOptions: { authorize: () => answer.promise } })
   const client = await RawClient.open(t, site.port, get('/v1/events'))
   await until(() => site.broker.status.subscriptions === 1, 'it asks for access')
   client.socket.destroy()
   await until(() => site.exchanges[0]?.request.socket.destroyed === true, 'the server sees it')
-  answer.resolve({})
+  answer.resolve(everything)
   await until(() => site.broker.status.subscriptions === 0, 'no subscription', 1000)
   assert.equal((await ask(site, '/v1/status')).json.streams, 0)
 })
@@ -124,7 +124,7 @@ for (const { face, accept, path } of closings) {
     assert.ok(/"index":4/i.test(response.body) || /:3"|"Index":3/.test(response.body))
     const at = `${site.broker.status.epoch}:${/"index":4/i.test(response.body) ? 4 : 3}`
     assert.ok(
-      response.body.endsWith(closedText(face, 'REVOKED', 'The token of this subscription was revoked.', at)),
+      response.body.endsWith(closedText(face, 'REVOKED', 'The rights of this subscription were revoked.', at)),
       response.body,
     )
     let last = ''
@@ -132,10 +132,10 @@ for (const { face, accept, path } of closings) {
   })
 
   test(`${face}: while access is checked again, what is published waits; a refusal ends the stream without it`, async (t) => {
-    const answers = [deferred<Access | undefined>(), deferred<Access | undefined>()]
+    const answers = [deferred<Rights>(), deferred<Rights>()]
     let asked = 0
     const site = await serve(t, {
-      brokerOptions: { authenticate: () => (asked++ === 0 ? {} : answers[asked - 2]?.promise) },
+      brokerOptions: { authorize: () => (asked++ === 0 ? everything : (answers[asked - 2]?.promise ?? everything)) },
     })
     const client = await RawClient.open(t, site.port, request)
     await client.responseWith(({ body }) => body.length > 2, 'the opening')
@@ -145,7 +145,7 @@ for (const { face, accept, path } of closings) {
     await publishIndexes(site.broker, 4, 6)
     await site.broker.flushed()
     assert.ok(!/"index":[4-6]/i.test(client.text))
-    answers[0]?.resolve({})
+    answers[0]?.resolve(everything)
     await client.bodyWith(':6')
     site.broker.recheck('a')
     await site.broker.publish({ topic: 'T', type: 'secret' }, { index: 7 })
@@ -159,7 +159,7 @@ for (const { face, accept, path } of closings) {
 
   test(`${face}: a stream ends within 1 s of its token's expiry, idle or not`, async (t) => {
     const expiresAt = Date.now() + 400
-    const site = await serve(t, { brokerOptions: { authenticate: () => ({ expiresAt }) } })
+    const site = await serve(t, { brokerOptions: { authorize: () => ({ ...everything, expiresAt }) } })
     const idle = await RawClient.open(t, site.port, request)
     const busy = await RawClient.open(t, site.port, request)
     await busy.responseWith(({ body }) => body.length > 2, 'the opening')
@@ -181,7 +181,7 @@ for (const { face, accept, path } of closings) {
 }
 
 test('a token that has expired opens nothing: the refusal is a status', async (t) => {
-  const site = await serve(t, { brokerOptions: { authenticate: () => ({ expiresAt: Date.now() - 1 }) } })
+  const site = await serve(t, { brokerOptions: { authorize: () => ({ ...everything, expiresAt: Date.now() - 1 }) } })
   for (const { accept, path } of closings) {
     assert.equal((await ask(site, path, { headers: { accept } })).status, 401, path)
   }

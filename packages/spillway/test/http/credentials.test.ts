@@ -5,17 +5,18 @@ import { test } from 'node:test'
 import { WebSocket, WebSocketServer } from 'ws'
 import { createBroker } from '../../src/core/broker.ts'
 import { SpillwayError } from '../../src/core/errors.ts'
+import { everything } from '../../src/core/rights.ts'
 import { toNodeHandler } from '../../src/http/node.ts'
 import { Tickets, ticketLife } from '../../src/http/tickets.ts'
 import { attachWebSocket } from '../../src/http/websocket.ts'
 import { ask, serve } from '../support/http.ts'
 import { withCode } from '../support/waiting.ts'
 
-const authenticate = ({ token }: { token: string }) => {
+const authorize = ({ token }: { token: string }) => {
   if (token !== 'right') throw new SpillwayError('UNAUTHORIZED', 'This token is not valid.')
-  return undefined
+  return everything
 }
-const brokerOptions = { authenticate }
+const brokerOptions = { authorize }
 const withToken = { authorization: 'Bearer right' }
 
 /** The status of a stream that is asked for, without reading it. */
@@ -47,7 +48,7 @@ test('a ticket for a token that is not valid opens nothing, and none is given wi
 })
 
 test('a ticket that was given over HTTP opens a WebSocket', async (t) => {
-  const broker = createBroker({ authenticate })
+  const broker = createBroker({ authorize })
   const http = createServer(toNodeHandler(broker))
   const sockets = new WebSocketServer({ server: http })
   attachWebSocket(broker, sockets)

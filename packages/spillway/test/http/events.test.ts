@@ -231,7 +231,7 @@ test('NDJSON: the last word is a closed line; retry is null if coming back does 
   site.broker.revoke('a')
   const closed = {
     code: 'REVOKED',
-    message: 'The token of this subscription was revoked.',
+    message: 'The rights of this subscription were revoked.',
     retry: null,
     cursor: `${site.broker.status.epoch}:0`,
   }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { LocalBroker } from '../../src/core/broker.ts'
+import { everything, type Rights } from '../../src/core/rights.ts'
 import { Encoder } from '../../src/http/fan-out/encoder.ts'
 import { FanOut } from '../../src/http/fan-out/fan-out.ts'
 import type { Piece, Sink } from '../../src/http/fan-out/sink.ts'
@@ -192,8 +193,8 @@ class Life {
   constructor(random: Random, highWaterMark: number, roundInterval: number) {
     this.#roundInterval = roundInterval
     this.#random = random
-    const authenticate = () => (this.#isAsking ? this.#ask() : undefined)
-    this.#broker = new LocalBroker({ clock: this.#clock, capacity: 30, authenticate })
+    const authorize = () => (this.#isAsking ? this.#ask() : everything)
+    this.#broker = new LocalBroker({ clock: this.#clock, capacity: 30, authorize })
     this.#fanOut = new FanOut(this.#broker, this.#clock, {
       heartbeat: 1000,
       stallTimeout: 60_000,
@@ -271,9 +272,9 @@ class Life {
     return this.#random.pick([...this.#readers])
   }
 
-  #ask(): Promise<undefined> {
+  #ask(): Promise<Rights> {
     return new Promise((resolve, reject) => {
-      this.#questions.push({ settle: (granted) => (granted ? resolve(undefined) : reject(new Error('refused'))) })
+      this.#questions.push({ settle: (granted) => (granted ? resolve(everything) : reject(new Error('refused'))) })
     })
   }
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { createHook } from 'node:async_hooks'
 import { test } from 'node:test'
 import { type BrokerOptions, LocalBroker, type SubscribeOptions } from '../../src/core/broker.ts'
+import { everything, type Rights } from '../../src/core/rights.ts'
 import type { BrokerSubscription } from '../../src/core/subscription.ts'
 import { Encoder } from '../../src/http/fan-out/encoder.ts'
 import { FanOut } from '../../src/http/fan-out/fan-out.ts'
@@ -485,12 +486,12 @@ test('revoked in the middle of a cut round: the last word tells an exact cursor,
 })
 
 test('a member under recheck gets what was published before, and the rest once access is confirmed', async () => {
-  const answers: { resolve: (value: undefined) => void; reject: (reason: unknown) => void }[] = []
+  const answers: { resolve: (value: Rights) => void; reject: (reason: unknown) => void }[] = []
   let asking = false
   const { broker, level, publish, settle } = setup({
-    authenticate: ({ token }) => {
-      if (!asking || token !== 'doubted') return undefined
-      const answer = deferred<undefined>()
+    authorize: ({ token }) => {
+      if (!asking || token !== 'doubted') return everything
+      const answer = deferred<Rights>()
       answers.push(answer)
       return answer.promise
     },
@@ -508,7 +509,7 @@ test('a member under recheck gets what was published before, and the rest once a
     assert.equal(stream.group, undefined)
   }
   for (const { sink } of others) assert.deepEqual(sink.indexes, [1, 2, 3])
-  answers[0]?.resolve(undefined)
+  answers[0]?.resolve(everything)
   answers[1]?.reject(new Error('no longer'))
   await settle()
   const [confirmed, refused, unanswered] = doubted
@@ -522,7 +523,7 @@ test('a member under recheck gets what was published before, and the rest once a
 test('a member whose token has expired gets nothing from that moment, not even what waits for its turn', async () => {
   const expiresAt = 1_700_000_000_000 + 60_000
   const { clock, level, publish, settle } = setup({
-    authenticate: ({ token }) => (token === 'short' ? { expiresAt } : undefined),
+    authorize: ({ token }) => (token === 'short' ? { ...everything, expiresAt } : everything),
   })
   const short = await level(3, { token: 'short' })
   const others = await level(3, { token: 'long' })
@@ -542,7 +543,7 @@ test('a member whose token has expired gets nothing from that moment, not even w
 
 test('an idle member whose token expires is ended within a second', async () => {
   const expiresAt = 1_700_000_000_000 + 60_000
-  const { clock, level, settle } = setup({ authenticate: () => ({ expiresAt }) })
+  const { clock, level, settle } = setup({ authorize: () => ({ ...everything, expiresAt }) })
   const [one] = await level(1)
   clock.advance(61_000)
   await settle()

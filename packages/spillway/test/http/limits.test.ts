@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
+import { everything } from '../../src/core/rights.ts'
 import { type Client, type Face, faces, follow, followRequest } from '../support/follower.ts'
 import { ask, type Site, serve, until } from '../support/http.ts'
 
@@ -39,15 +40,15 @@ for (const face of faces) {
   })
 }
 
-test('beyond maxStreamsPerToken one token is refused, others and readers without a token are not', async (t) => {
-  const site = await serve(t, { handler: { maxStreamsPerToken: 2 } })
+test('beyond maxStreamsPerSubject one token is refused, others and readers without a token are not', async (t) => {
+  const site = await serve(t, { handler: { maxStreamsPerSubject: 2 } })
   const first = await opened(t, site, 'SSE', 'a')
   await opened(t, site, 'Nomad', 'a')
   const asA = { headers: { authorization: 'Bearer a' } }
   const { status, headers, json } = await ask(site, '/v1/events', asA)
   assert.equal(status, 503)
   assert.match(String(headers['retry-after']), /^[12]$/)
-  assert.match(json.detail as string, /2 streams of one token/)
+  assert.match(json.detail as string, /2 streams of one subject/)
   assert.equal((await ask(site, '/v1/event/stream', { headers: { 'x-nomad-token': 'a' } })).status, 503)
   for (let n = 0; n < 2; n++) await opened(t, site, 'NDJSON', 'b')
   for (let n = 0; n < 5; n++) await opened(t, site, 'SSE')
@@ -79,12 +80,12 @@ test('who is refused, revoked or gone before access was granted takes no place',
   const waiting: (() => void)[] = []
   const site = await serve(t, {
     brokerOptions: {
-      authenticate: ({ token }) => {
+      authorize: ({ token }) => {
         if (token === 'bad') throw new Error('refused')
-        return token === 'wait' ? new Promise((resolve) => waiting.push(() => resolve(undefined))) : undefined
+        return token === 'wait' ? new Promise((resolve) => waiting.push(() => resolve(everything))) : everything
       },
     },
-    handler: { maxStreams: 2, maxStreamsPerToken: 2 },
+    handler: { maxStreams: 2, maxStreamsPerSubject: 2 },
   })
   for (let n = 0; n < 10; n++) {
     assert.equal((await ask(site, '/v1/events', { headers: { authorization: 'Bearer bad' } })).status, 403)

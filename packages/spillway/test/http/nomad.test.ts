@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { SpillwayError } from '../../src/core/errors.ts'
 import { JsonText } from '../../src/core/event.ts'
+import { everything } from '../../src/core/rights.ts'
 import { ask, publishIndexes, type Site, serve, until } from '../support/http.ts'
 import { get, RawClient } from '../support/raw.ts'
 import { followLines } from '../support/streams.ts'
@@ -257,9 +258,9 @@ test('30: the token comes from `X-Nomad-Token` or `Authorization: Bearer`', asyn
   const tokens: string[] = []
   const site = await serve(t, {
     brokerOptions: {
-      authenticate: ({ token }) => {
+      authorize: ({ token }) => {
         tokens.push(token)
-        return {}
+        return everything
       },
     },
   })
@@ -342,7 +343,7 @@ test('31: a reader without access is refused with 403 and `Permission denied`, w
   const secret = 'the database said: password of root is hunter2'
   const site = await serve(t, {
     brokerOptions: {
-      authenticate: ({ token }) => {
+      authorize: ({ token }) => {
         if (token === 'sync') throw new Error(secret)
         if (token === 'forbidden') throw new SpillwayError('FORBIDDEN', secret)
         return Promise.reject(new Error(secret))
@@ -393,7 +394,7 @@ test('32: an error does not end a connection that can be used again', async (t) 
   const response = await client.responseWith(({ complete }) => complete, 'the end of the body')
   assert.equal(
     response.body,
-    '{}\n{"Error":{"Code":"REVOKED","Message":"The token of this subscription was revoked."}}\n',
+    '{}\n{"Error":{"Code":"REVOKED","Message":"The rights of this subscription were revoked."}}\n',
   )
   const before = client.bytes.length
   client.send(get('/healthz'))

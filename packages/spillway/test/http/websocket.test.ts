@@ -5,6 +5,7 @@ import { type TestContext, test } from 'node:test'
 import { type ClientOptions, WebSocket, WebSocketServer } from 'ws'
 import { type Broker, type BrokerOptions, createBroker } from '../../src/core/broker.ts'
 import { SpillwayError } from '../../src/core/errors.ts'
+import { everything, type Rights } from '../../src/core/rights.ts'
 import { attachWebSocket, type WebSocketOptions } from '../../src/http/websocket.ts'
 import { publishIndexes, until } from '../support/http.ts'
 import { withCode } from '../support/waiting.ts'
@@ -119,11 +120,11 @@ test('a refusal says why, and ends the connection only where it has no id', asyn
 })
 
 test('a token is that of the message, or of the request', async (t) => {
-  const authenticate = ({ token }: { token: string }) => {
+  const authorize = ({ token }: { token: string }) => {
     if (token !== 'right') throw new SpillwayError('UNAUTHORIZED', 'This token is not valid.')
-    return undefined
+    return everything
   }
-  const { url } = await serve(t, {}, { authenticate })
+  const { url } = await serve(t, {}, { authorize })
   assert.ok('open' in (await new Peer(t, url, [{ subscribe: '', token: 'right' }]).next()))
   const headers = { authorization: 'Bearer right' }
   assert.ok('open' in (await new Peer(t, url, [{ subscribe: '' }], { headers }).next()))
@@ -179,17 +180,17 @@ test('a page of another origin is refused unless it is named', async (t) => {
 })
 
 test('a cookie counts only from pages of the server itself, or of origins that are named', async (t) => {
-  const authenticate = ({ token }: { token: string }) => {
+  const authorize = ({ token }: { token: string }) => {
     if (token !== 'right') throw new SpillwayError('UNAUTHORIZED', 'This token is not valid.')
-    return undefined
+    return everything
   }
   const headers = { cookie: 'sid=right' }
-  const any = await serve(t, { cors: '*', cookie: 'sid' }, { authenticate })
+  const any = await serve(t, { cors: '*', cookie: 'sid' }, { authorize })
   const foreign = new Peer(t, any.url, [{ subscribe: '' }], { origin: 'https://evil.example', headers })
   assert.equal((await foreign.next()).closed?.code, 'UNAUTHORIZED')
   const own = new Peer(t, any.url, [{ subscribe: '' }], { origin: `http://${new URL(any.url).host}`, headers })
   assert.ok('open' in (await own.next()))
-  const named = await serve(t, { cors: ['https://app.example'], cookie: 'sid' }, { authenticate })
+  const named = await serve(t, { cors: ['https://app.example'], cookie: 'sid' }, { authorize })
   const peer = new Peer(t, named.url, [{ subscribe: '' }], { origin: 'https://app.example', headers })
   assert.ok('open' in (await peer.next()))
 })
@@ -227,8 +228,8 @@ for (const [what, order, message] of [
 
 test('an id that was given up while its access was checked is free, and stays who takes it', async (t) => {
   const answers: (() => void)[] = []
-  const authenticate = () => new Promise<undefined>((resolve) => answers.push(() => resolve(undefined)))
-  const { broker, url } = await serve(t, {}, { authenticate })
+  const authorize = () => new Promise<Rights>((resolve) => answers.push(() => resolve(everything)))
+  const { broker, url } = await serve(t, {}, { authorize })
   const peer = new Peer(t, url, [{ subscribe: '', id: 1 }, { unsubscribe: 1 }, { subscribe: '', id: 1 }])
   await until(() => answers.length === 2, 'both have asked')
   for (const answer of answers) answer()

@@ -11,6 +11,7 @@ import { gzipSync } from 'node:zlib'
 import { WebSocketServer } from 'ws'
 import { type Broker, createBroker } from '../../src/core/broker.ts'
 import { SpillwayError } from '../../src/core/errors.ts'
+import { everything } from '../../src/core/rights.ts'
 import { toNodeHandler } from '../../src/http/node.ts'
 import { attachWebSocket } from '../../src/http/websocket.ts'
 
@@ -139,10 +140,10 @@ export class FaultySite {
     const { capacity = 1000 } = this.#options
     return createBroker({
       capacity,
-      authenticate: ({ token }) => {
+      authorize: ({ token }) => {
         if (this.#tokens && !this.#tokens.has(token))
           throw new SpillwayError('UNAUTHORIZED', 'This token is not valid.')
-        return undefined
+        return everything
       },
     })
   }

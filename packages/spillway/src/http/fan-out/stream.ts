@@ -16,14 +16,14 @@ import { Piece, packed, type Sink } from './sink.ts'
 export class EventStream {
   readonly encoder: Encoder
   readonly subscription: BrokerSubscription
-  /** What it wants, as text: streams of one shape share a group. */
-  readonly shape: string
   /** The group it is level with, its place there, and the piece it was sent last. */
   group: LevelGroup | undefined
   slot = 0
   sent = 0
   readonly #fanOut: FanOut
+  readonly #shape: string
   readonly #stallTimeout: number
+  readonly #onEnd: ((error: SpillwayError) => void) | undefined
   #sink: Sink | undefined
   #full = false
   #queued = false
@@ -39,9 +39,15 @@ export class EventStream {
     this.#fanOut = fanOut
     this.subscription = subscription
     this.encoder = options.encoder
-    this.shape = options.shape
+    this.#shape = options.shape
     this.#stallTimeout = options.stallTimeout
+    this.#onEnd = options.onEnd
     this.#endsAt = fanOut.now() + options.maxAge
+  }
+
+  /** What it wants and may read, as text: streams of one shape share a group. */
+  get shape(): string {
+    return `${this.#shape} ${this.subscription.filter.permit.key}`
   }
 
   /** The index up to which everything was sent or passed over. */
@@ -170,14 +176,18 @@ export class EventStream {
     const last = new Piece(this.encoder.text(this.encoder.format.closed(error, cursor)))
     this.#write(...packed([...pieces, last], this.#fanOut.writeSize / 2))
     this.#sink?.end(error)
+    this.#onEnd?.(error)
   }
 }
 
 export interface StreamOptions {
   readonly encoder: Encoder
+  /** What it wants, as text. */
   readonly shape: string
   /** Milliseconds the peer may take no bytes while some wait. */
   readonly stallTimeout: number
   /** Milliseconds after which the stream is ended. */
   readonly maxAge: number
+  /** Told why it was ended, unless its peer went away. */
+  readonly onEnd?: (error: SpillwayError) => void
 }

@@ -47,7 +47,7 @@ test('a prefix that makes no sense is refused', () => {
   }
 })
 
-test('whoever reads the body of a request that was aborted is told', async (t) => {
+test('the body of a request that was aborted ends for whoever reads it', async (t) => {
   const broker = createBroker()
   t.after(() => broker.close())
   const controller = new AbortController()
@@ -55,7 +55,7 @@ test('whoever reads the body of a request that was aborted is told', async (t) =
   const reader = (response.body as ReadableStream<Uint8Array>).getReader()
   await reader.read()
   const reading = reader.read()
-  controller.abort(new Error('the peer has gone'))
-  await assert.rejects(reading, /the peer has gone/)
+  controller.abort()
+  assert.equal((await reading).done, true)
   assert.equal(broker.status.subscriptions, 0)
 })
