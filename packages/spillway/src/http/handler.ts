@@ -163,6 +163,8 @@ export class Faces {
   readonly #onDenied: (denial: Denial) => void
   readonly #onError: (error: unknown) => void
   readonly #followParameters: readonly string[]
+  /** Who they are, of those who are known. */
+  readonly #subjects = new WeakMap<Peer, string>()
   readonly #wishes = new Map<string, Wish>()
 
   constructor(
@@ -230,7 +232,7 @@ export class Faces {
       return await route?.(request)
     } catch (error) {
       const refused = this.#explain(error)
-      this.#tellDenied(refused, actionOf(request), undefined, request)
+      this.#tellDenied(refused, actionOf(request), request)
       return problem(refused, this.retry)
     }
   }
@@ -256,7 +258,7 @@ export class Faces {
       return await this.#open(parameters, encoder, peer, undefined)
     } catch (error) {
       const refused = this.#explain(error)
-      this.#tellDenied(refused, 'read', undefined, peer)
+      this.#tellDenied(refused, 'read', peer)
       throw refused
     }
   }
@@ -289,7 +291,7 @@ export class Faces {
     const token = this.#tokenOf(request)
     if (token === '') throw new SpillwayError('UNAUTHORIZED', 'A ticket stands for a token, and none came.')
     // Only to who may come in: others could use up those that can be out at once.
-    await this.#access(token, 'read')
+    await this.#access(request, token, 'read')
     const ticket = this.#tickets.issue(token, systemClock.monotonic())
     return json(200, { ticket, expiresIn: ticketLife / 1000 })
   }
@@ -335,7 +337,7 @@ export class Faces {
       return streamed(await this.#stream(request, token, wish, { from }, encoder, this.#nomadStallTimeout))
     } catch (error) {
       const refused = this.#explain(error)
-      this.#tellDenied(refused, 'read', undefined, request)
+      this.#tellDenied(refused, 'read', request)
       const body = refused.status === 403 ? 'Permission denied' : refused.message
       return { status: refused.status, headers: { ...text, ...retryAfter(refused, this.retry) }, body }
     }
@@ -356,7 +358,7 @@ export class Faces {
       shape: wish.shape,
       stallTimeout,
       maxAge: this.#streamAge * (0.9 + Math.random() * 0.1),
-      onEnd: (error) => this.#tellDenied(error, 'read', subscription.subject, peer),
+      onEnd: (error) => this.#tellDenied(error, 'read', peer),
     })
     // From here on: whoever leaves while access is still being checked must not be kept.
     peer.onGone(() => {
@@ -365,7 +367,9 @@ export class Faces {
     })
     try {
       await subscription.ready
-      place.for(subscription.subject ?? token)
+      const { subject = token } = subscription
+      this.#know(peer, subject, token)
+      place.for(subject)
     } catch (error) {
       place.free()
       stream.gone()
@@ -374,10 +378,19 @@ export class Faces {
     return stream
   }
 
-  #access(token: string, action: AccessRequest['action']): ReturnType<LocalBroker['access']> {
-    return this.#broker.access(token, action).catch((error: unknown) => {
+  async #access(peer: Peer, token: string, action: AccessRequest['action']): ReturnType<LocalBroker['access']> {
+    try {
+      const access = await this.#broker.access(token, action)
+      this.#know(peer, access.subject, token)
+      return access
+    } catch (error) {
       throw this.#refusal(error)
-    })
+    }
+  }
+
+  /** Where nobody named the subject it is the token, which nobody must be told. */
+  #know(peer: Peer, subject: string, token: string): void {
+    if (subject !== token) this.#subjects.set(peer, subject)
   }
 
   /** Why access was refused. A failure of `authorize` itself is for the operator. */
@@ -411,14 +424,14 @@ export class Faces {
       throw new SpillwayError('UNSUPPORTED_TYPE', `Content-Encoding must be identity, got ${shown(encoding)}.`)
     const token = this.#tokenOf(request)
     // Before the body is read: who may not publish shall not make the server read.
-    let access = await this.#access(token, 'publish')
+    let access = await this.#access(request, token, 'publish')
     if (!access.publish.reaches('*'))
       throw new SpillwayError('FORBIDDEN', 'These rights do not allow to publish anything.')
     const body = await this.#read(request)
     const batches: ParsedBatch[] = isLines ? parseBatches(body) : [parseBatch(body, 'body')]
     const events = this.#checkBatches(batches)
     // A body may take long to come.
-    if (!access.isCurrent()) access = await this.#access(token, 'publish')
+    if (!access.isCurrent()) access = await this.#access(request, token, 'publish')
     this.#publishRate.take(access.subject || request.address, events, systemClock.monotonic())
     const { indexes, duplicate } = await this.#broker.append(batches, {
       id: publishId(request.header('idempotency-key'), batches[0]?.id),
@@ -451,10 +464,10 @@ export class Faces {
   }
 
   /** The error's peer is told of it by others: this is for the operator. */
-  #tellDenied(error: unknown, action: Denial['action'], subject: string | undefined, { address }: Peer): void {
+  #tellDenied(error: unknown, action: Denial['action'], peer: Peer): void {
     if (!(error instanceof SpillwayError) || !denials.has(error.code)) return
     const { code, message } = error
-    this.#onDenied({ code, message, action, subject, address })
+    this.#onDenied({ code, message, action, subject: this.#subjects.get(peer), address: peer.address })
   }
 
   async #read(request: HandlerRequest): Promise<string> {
@@ -497,7 +510,7 @@ export class Faces {
 
   /** Who may not read all learns nothing of how much there is beside indexes, which its stream tells, too. */
   async #status(request: HandlerRequest): Promise<Record<string, unknown>> {
-    const { read } = await this.#access(this.#tokenOf(request), 'read')
+    const { read } = await this.#access(request, this.#tokenOf(request), 'read')
     const { oldestIndex, newestIndex, epoch, cursor, floor, ...counts } = this.#broker.status
     const place = { oldest: oldestIndex ?? null, newest: newestIndex, epoch, cursor, floor }
     return read.isEverything ? { ...place, ...counts, streams: this.#fanOut.size } : place

@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
-import { everything } from '../../src/core/rights.ts'
+import { SpillwayError } from '../../src/core/errors.ts'
+import { everything, type Rights } from '../../src/core/rights.ts'
+import type { Denial } from '../../src/http/handler.ts'
+import { PublishRate } from '../../src/http/limits.ts'
 import { type Client, type Face, faces, follow, followRequest } from '../support/follower.ts'
-import { ask, type Site, serve, until } from '../support/http.ts'
+import { ask, post, type Site, serve, until } from '../support/http.ts'
+import { posting, RawClient } from '../support/raw.ts'
+import { turn, withCode } from '../support/waiting.ts'
 
 /** Opens a stream that stays. */
 async function opened(t: TestContext, site: Site, face: Face, token?: string): Promise<Client> {
@@ -115,4 +120,131 @@ test('a bad request beyond the limit, or one that opens nothing, takes no place 
   for (let n = 0; n < 5; n++) assert.equal((await ask(site, '/v1/events?from=nonsense')).status, 400)
   await opened(t, site, 'SSE')
   assert.equal((await ask(site, '/v1/events')).status, 503)
+})
+
+test('beyond maxStreamsPerAddress an address is refused, over all faces', async (t) => {
+  const site = await serve(t, { handler: { maxStreamsPerAddress: 2 } })
+  const first = await opened(t, site, 'SSE')
+  await opened(t, site, 'Nomad')
+  const { status, json } = await ask(site, '/v1/events')
+  assert.equal(status, 503)
+  assert.match(json.detail as string, /2 streams of one address/)
+  first.socket.destroy()
+  await until(() => site.broker.status.subscriptions === 1, 'it is gone')
+  await opened(t, site, 'NDJSON')
+})
+
+test('streams of all mounts of a broker are counted together', async (t) => {
+  const site = await serve(t, { handler: { maxStreams: 2 } })
+  const other = await serve(t, { broker: site.broker, handler: { maxStreams: 2 } })
+  await opened(t, site, 'SSE')
+  await opened(t, other, 'SSE')
+  for (const each of [site, other]) assert.equal((await ask(each, '/v1/events')).status, 503)
+})
+
+test('a subject that publishes too fast is refused with 429 and Retry-After, and others are not', async (t) => {
+  const site = await serve(t, { handler: { maxPublishRate: 5, retry: 1000 } })
+  const publish = (token: string, count: number) =>
+    post(
+      site,
+      Array.from({ length: count }, () => ({ topic: 'T', type: 't' })),
+      { authorization: `Bearer ${token}` },
+    )
+  assert.equal((await publish('a', 5)).status, 200)
+  const refused = await publish('a', 5)
+  assert.deepEqual([refused.status, refused.json.code, refused.json.retryable], [429, 'RATE_LIMITED', true])
+  assert.match(String(refused.headers['retry-after']), /^[12]$/)
+  assert.match(refused.json.detail as string, /5 events a second may be published, and these are 5\. None was stored/)
+  assert.equal((await publish('b', 5)).status, 200)
+  assert.equal(site.broker.status.newestIndex, 2)
+})
+
+test('a bucket fills with time, holds a second, and pays for a batch that is larger', () => {
+  const rate = new PublishRate(10)
+  rate.take('a', 10, 0)
+  assert.throws(() => rate.take('a', 1, 50), withCode('RATE_LIMITED'))
+  rate.take('a', 1, 100)
+  rate.take('a', 10, 5000)
+  assert.throws(() => rate.take('a', 1, 5001), withCode('RATE_LIMITED'))
+  rate.take('b', 25, 5001)
+  assert.throws(() => rate.take('b', 1, 6500), withCode('RATE_LIMITED'), 'it is paid for')
+  rate.take('b', 1, 6701)
+})
+
+test('batches and payloads have their limits', async (t) => {
+  const site = await serve(t, { handler: { maxBatch: 2, maxPayload: 10 } })
+  const event = (payload?: string) => ({ topic: 'T', type: 't', payload })
+  for (const [body, message] of [
+    [[event(), event(), event()], /has 3 events, at most 2 \(maxBatch\)/],
+    [event('123456789'), /A payload has 11 characters, at most 10 \(maxPayload\)/],
+  ] as const) {
+    const { status, json } = await post(site, body)
+    assert.deepEqual([status, json.code], [413, 'TOO_LARGE'])
+    assert.match(json.detail as string, message)
+  }
+  assert.equal((await post(site, [event('12345678'), event()])).status, 200)
+  assert.equal(site.broker.status.newestIndex, 1)
+})
+
+test('the operator is told who was denied, with what and from where, and whose stream was ended', async (t) => {
+  const denials: Denial[] = []
+  const rights: Record<string, Rights> = {
+    reader: { read: 'all', publish: [], subject: 'ann' },
+    publisher: { read: [], publish: [{ topics: { T: ['*'] } }], subject: 'bob' },
+  }
+  const site = await serve(t, {
+    brokerOptions: {
+      authorize: ({ token }) => {
+        const found = rights[token]
+        if (!found) throw new SpillwayError('UNAUTHORIZED', 'This token is not valid.')
+        return found
+      },
+    },
+    handler: { onDenied: (denial) => denials.push(denial) },
+  })
+  const as = (token: string) => ({ authorization: `Bearer ${token}` })
+  assert.equal((await ask(site, '/v1/events', { headers: as('canary') })).status, 401)
+  assert.equal((await ask(site, '/v1/event/stream', { headers: as('publisher') })).status, 403)
+  assert.equal((await post(site, { topic: 'T', type: 't' }, as('reader'))).status, 403)
+  assert.equal((await post(site, { topic: 'S', type: 't' }, as('publisher'))).status, 403)
+  assert.equal((await post(site, { topic: 'T', type: 't' }, as('publisher'))).status, 200)
+  assert.equal((await ask(site, '/v1/tickets', { method: 'POST', headers: as('canary') })).status, 401)
+  assert.equal((await ask(site, '/v1/status', { headers: as('canary') })).status, 401)
+  const stream = await opened(t, site, 'NDJSON', 'reader')
+  site.broker.revoke('ann')
+  await until(() => stream.follower.isComplete, 'it is ended')
+  const told = denials.map(({ code, action, subject, address }) => [code, action, subject, address].join())
+  assert.deepEqual(told, [
+    'UNAUTHORIZED,read,,127.0.0.1',
+    'FORBIDDEN,read,,127.0.0.1',
+    'FORBIDDEN,publish,ann,127.0.0.1',
+    'FORBIDDEN,publish,bob,127.0.0.1',
+    'UNAUTHORIZED,ticket,,127.0.0.1',
+    'UNAUTHORIZED,status,,127.0.0.1',
+    'REVOKED,read,ann,127.0.0.1',
+  ])
+  assert.doesNotMatch(JSON.stringify(denials), /canary/)
+})
+
+test('who loses the right to publish while the body is on its way publishes nothing', async (t) => {
+  let mayPublish = true
+  const site = await serve(t, {
+    brokerOptions: { authorize: () => ({ read: 'all', publish: mayPublish ? 'all' : [], subject: 'ann' }) },
+  })
+  const body = '{"topic":"T","type":"t"}'
+  const client = await RawClient.open(
+    t,
+    site.port,
+    posting(
+      ['Content-Type: application/json', `Content-Length: ${body.length}`, 'Connection: close'],
+      body.slice(0, 9),
+    ),
+  )
+  await until(() => site.exchanges.length === 1, 'it has begun')
+  await turn()
+  mayPublish = false
+  site.broker.recheck('ann')
+  client.send(body.slice(9))
+  assert.match((await client.toEnd()).statusLine, / 403 /)
+  assert.equal(site.broker.status.newestIndex, 0)
 })
