@@ -1,4 +1,4 @@
-// Every snippet of docs/client.md runs here, so that none of them can go stale.
+// Every snippet of docs/client.md, and the program of docs/filters.md, runs here, so that none of them can go stale.
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { printedUrl, runProgram, serve, snippetsOf } from './support.ts'
@@ -13,6 +13,12 @@ after(() => server.stop())
 
 test('the first program follows what it publishes', async () => {
   assert.equal(await runProgram(first.replace(printedUrl, server.url)), 'A1 12\n')
+})
+
+test('a filter of docs/filters.md lets through what it says', async () => {
+  const filters = snippetsOf('docs/filters.md')
+  const [program = ''] = filters('ts')
+  assert.equal(await runProgram(program.replace(printedUrl, server.url)), filters('text')[1])
 })
 
 test('the options are options', async () => {

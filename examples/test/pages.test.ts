@@ -1,4 +1,4 @@
-// Every program of docs/in-process.md, docs/browser.md and docs/react.md runs here, so that none of them can go stale.
+// Every program of docs/in-process.md, docs/access.md, docs/browser.md and docs/react.md runs here, so that none of them can go stale.
 import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -15,6 +15,13 @@ for (const [n, program] of inProcess('ts').entries()) {
     assert.equal(await runProgram(program), inProcess('text')[n])
   })
 }
+
+test('access: the program prints what the page says', async () => {
+  const access = snippetsOf('docs/access.md')
+  const [program = ''] = access('ts')
+  const withToken = program.replaceAll('process.env.READER_TOKEN', "'a token'")
+  assert.equal(await runProgram(withToken), access('text')[1])
+})
 
 /** A page that runs `program`, from the server that it follows. */
 async function visit(t: TestContext, program: string, token?: string): Promise<{ page: Page; broker: Broker }> {

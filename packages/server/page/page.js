@@ -17,11 +17,17 @@ let seen = 0
 /** Resumes after what was shown, also with another filter. */
 let cursor
 let source
+/** Kept by this page alone, and gone with it. */
+let token
+
+/** The headers of a request. */
+const credentials = () => (token === undefined ? {} : { authorization: `Bearer ${token}` })
 
 /** Where to start so that there is something to see: a little before the newest. */
 async function beginning() {
   try {
-    const response = await fetch('v1/status')
+    const response = await fetch('v1/status', { headers: credentials() })
+    if (response.status === 401) return undefined
     const { epoch, newest, floor } = await response.json()
     return `${epoch}:${Math.max(floor, newest - 60)}`
   } catch {
@@ -29,18 +35,30 @@ async function beginning() {
   }
 }
 
-function connect(from) {
+/** A browser sends no header with an `EventSource`, and a token does not belong into a URL: a ticket stands for it, once. */
+async function ticket() {
+  const response = await fetch('v1/tickets', { method: 'POST', headers: credentials() })
+  return (await response.json()).ticket
+}
+
+async function connect(from) {
   source?.close()
+  byId('login').hidden = from !== undefined
+  if (from === undefined) {
+    say('refused', token === undefined ? 'a token is needed' : 'the token is not valid')
+    return
+  }
   const query = new URLSearchParams({ from })
   const wanted = byId('topics')
     .value.split(/[\s,]+/)
     .filter(Boolean)
   for (const topic of wanted) query.append('topic', topic)
   say('connecting')
+  if (token !== undefined) query.set('ticket', await ticket().catch(() => ''))
   source = new EventSource(`v1/events?${query}`)
   source.onopen = () => say('live')
   source.onerror = () => {
-    if (source.readyState === EventSource.CLOSED) say('refused', 'the server refused the stream')
+    if (source.readyState === EventSource.CLOSED) comeBack(from)
     else say('connecting', 'connection lost, coming back')
   }
   source.onmessage = ({ data }) => takeBatch(JSON.parse(data))
@@ -53,6 +71,16 @@ function connect(from) {
     source.close()
     say('refused', closed.code)
   })
+}
+
+/** A stream that was refused may be so because its ticket was used. */
+async function comeBack(from) {
+  if (token === undefined) {
+    say('refused', 'the server refused the stream')
+    return
+  }
+  say('connecting', 'connection lost, coming back')
+  setTimeout(async () => connect((await beginning()) && (cursor ?? from)), 1000 + 2000 * Math.random())
 }
 
 function say(state, text = state) {
@@ -158,6 +186,13 @@ function cell(kind, text) {
 }
 
 // --- What is followed, and what of it is shown.
+
+byId('login').addEventListener('submit', async (event) => {
+  event.preventDefault()
+  token = byId('token').value.trim()
+  byId('token').value = ''
+  connect(await beginning())
+})
 
 byId('filter').addEventListener('submit', (event) => {
   event.preventDefault()

@@ -7,6 +7,8 @@ export interface FollowOptions {
   /** `topic` or `topic:key`. None: everything. */
   readonly topics: readonly string[]
   readonly namespaces: readonly string[]
+  /** An expression that events must fulfil. */
+  readonly filter?: string
   /** `latest`, `earliest`, a cursor or a time of RFC 3339. */
   readonly from: string
   /** Start with the newest so many batches, in place of `from`. */
@@ -160,11 +162,12 @@ async function* connection(options: FollowOptions, place: Place): AsyncGenerator
   }
 }
 
-function queryOf({ topics, namespaces, from, last }: FollowOptions, { cursor }: Place): string {
+function queryOf({ topics, namespaces, filter, from, last }: FollowOptions, { cursor }: Place): string {
   const isByCount = cursor === undefined && last !== undefined
   const query = new URLSearchParams(isByCount ? { last: String(last) } : { from: cursor ?? from })
   for (const topic of topics) query.append('topic', topic)
   for (const namespace of namespaces) query.append('namespace', namespace)
+  if (filter !== undefined) query.append('filter', filter)
   return query.toString()
 }
 

@@ -1,32 +1,54 @@
-import { createServer as createHttpServer, type Server } from 'node:http'
+import { createServer as createHttpServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { createServer as createHttpsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
-import { type Broker, type BrokerOptions, createBroker, type Log } from 'spillway'
-import { type HandlerOptions, toNodeHandler } from 'spillway/node'
+import type { Duplex } from 'node:stream'
+import { type Broker, type BrokerOptions, createBroker, type Log, Permit, type SpillwayError } from 'spillway'
+import { type Denial, type HandlerOptions, toNodeHandler } from 'spillway/node'
 import { attachWebSocket } from 'spillway/websocket'
 import { WebSocketServer } from 'ws'
+import type { Authenticator } from './auth/authenticator.ts'
+import { compileFilter } from './filter-expression.ts'
 import { type HostSource, startHostSource } from './host-source.ts'
+import { Hosts } from './hosts.ts'
 import { type ServerLog, silentLog } from './log.ts'
+import { Metrics } from './metrics.ts'
 import { createPage } from './page.ts'
+import type { Certificate } from './tls.ts'
 
 export interface ServerOptions
   extends Pick<BrokerOptions, 'capacity' | 'maxBytes' | 'maxAge'>,
     Pick<
       HandlerOptions,
+      | 'cookie'
+      | 'cors'
       | 'heartbeat'
+      | 'maxBatch'
+      | 'maxBody'
+      | 'maxPayload'
+      | 'maxPublishRate'
+      | 'maxStreams'
+      | 'maxStreamsPerAddress'
+      | 'maxStreamsPerSubject'
       | 'stallTimeout'
       | 'streamAge'
-      | 'maxStreams'
-      | 'maxStreamsPerSubject'
-      | 'maxStreamsPerAddress'
-      | 'maxPublishRate'
-      | 'maxBody'
-      | 'cors'
+      | 'trustProxy'
     > {
   /** Where history is kept. Default: in memory, with the limits of this server. Closed with the server. */
   history?: Log | undefined
+  /** Who knows the tokens of callers. Default: everybody may do all. Closed with the server. */
+  auth?: Authenticator | undefined
+  /** For https. Default: http. Closed with the server. */
+  certificate?: Certificate | undefined
+  /**
+   * Names under which the server may be asked, beside its address; requests for others are refused with 421. Default: where
+   * only this machine can reach it, `localhost`, `127.0.0.1` and `[::1]`; elsewhere any.
+   */
+  hosts?: readonly string[] | undefined
+  /** Connections that may be open at once; more are closed at once. Default 25,000. */
+  maxConnections?: number | undefined
   /** Where events come from beside publishers. `host`: the counters of this machine, once a second. Default `none`. */
   source?: 'host' | 'none'
-  /** Default: silent. */
+  /** Also the audit log: who was denied, and whose streams were ended. Default: silent. */
   log?: ServerLog
 }
 
@@ -43,6 +65,7 @@ export interface SpillwayServer {
 }
 
 const defaultCapacity = 10_000
+const defaultConnections = 25_000
 const defaultGrace = 4000
 /** Bytes of one message of a WebSocket client. */
 const maxOrder = 65_536
@@ -55,27 +78,69 @@ export function createServer({
   maxBytes,
   maxAge,
   history,
+  auth,
+  certificate,
+  hosts: names,
+  maxConnections = defaultConnections,
   source = 'none',
   log = silentLog,
   ...faces
 }: ServerOptions = {}): SpillwayServer {
-  const broker = createBroker(defined({ capacity, maxBytes, maxAge, log: history }))
-  const onError = (error: unknown) => log.error('A request failed', { error })
-  const handling = { ...defined(faces), onError }
+  const metrics = new Metrics()
+  const authorize = auth && (({ token }: { token: string }) => auth.rightsOf(token))
+  const broker = createBroker(defined({ capacity, maxBytes, maxAge, log: history, authorize }))
+  const stopListening = auth?.onChange((subject) => broker.recheck(subject))
+  const handling = {
+    ...defined(faces),
+    compileFilter,
+    onError(error: unknown) {
+      metrics.failed()
+      log.error('A request failed', { error })
+    },
+    onDenied(denial: Denial) {
+      metrics.denied(denial)
+      log.warn(`Denied: ${denial.action}, ${denial.code}`, { ...denial })
+    },
+  }
   const answer = toNodeHandler(broker, handling)
   const showPage = createPage()
+  let hosts = new Hosts('', names)
   let host: HostSource | undefined
   let closed: Promise<void> | undefined
 
-  const http = createHttpServer(requestLimits, (request, response) => {
+  const handle = (request: IncomingMessage, response: ServerResponse) => {
     // A connection that was busy when the server closed is idle once it is answered.
     if (closed) response.setHeader('connection', 'close')
     response.on('close', () => closed && http.closeIdleConnections())
-    if (!showPage(request, response)) answer(request, response)
+    if (!hosts.has(request.headers.host)) misdirect(request, response)
+    else if (pathOf(request) === '/metrics') showMetrics(request, response)
+    else if (!showPage(request, response)) answer(request, response)
+  }
+  const http: Server = certificate
+    ? createHttpsServer({ ...requestLimits, ...certificate.current }, handle)
+    : createHttpServer(requestLimits, handle)
+  http.maxConnections = maxConnections
+  http.on('clientError', (error, socket) => {
+    metrics.badRequest()
+    rejectConnection(error, socket)
   })
+  certificate?.onChange((pair) => (http as ReturnType<typeof createHttpsServer>).setSecureContext(pair))
 
-  const { maxBody: _maxBody, ...streaming } = handling
-  const webSockets = new WebSocketServer({ server: http, path: '/v1/events', maxPayload: maxOrder })
+  /** For who may read all: counts tell of everybody's events. */
+  const showMetrics = async (request: IncomingMessage, response: ServerResponse) => {
+    const token = /^Bearer +(.*)$/i.exec(request.headers.authorization ?? '')?.[1] ?? ''
+    const status = await scrapeStatus(auth, token)
+    response.writeHead(status, { 'content-type': metrics.contentType, 'cache-control': 'no-store' })
+    response.end(status === 200 && request.method !== 'HEAD' ? metrics.text(broker.status) : undefined)
+  }
+
+  const { maxBody, maxBatch, maxPayload, maxPublishRate, ...streaming } = handling
+  const webSockets = new WebSocketServer({
+    server: http,
+    path: '/v1/events',
+    maxPayload: maxOrder,
+    verifyClient: ({ req }, decide) => decide(hosts.has(req.headers.host), 421, 'Misdirected Request'),
+  })
   // It passes on what the server under it cannot do, which `listen` rejects with.
   webSockets.on('error', () => {})
   attachWebSocket(broker, webSockets, streaming)
@@ -86,19 +151,23 @@ export function createServer({
       http.closeAllConnections()
       for (const socket of webSockets.clients) socket.terminate()
     }, grace)
+    stopListening?.()
+    metrics.close()
     await host?.stop()
     await broker.close()
     http.closeIdleConnections()
     await ended
     clearTimeout(force)
+    await Promise.all([auth?.close(), certificate?.close()])
   }
 
   return {
     broker,
     async listen({ port = 0, host: address = '127.0.0.1' } = {}) {
+      hosts = new Hosts(address, names)
       await listening(http, port, address)
       if (source === 'host') host = startHostSource({ publish: (events) => broker.publish(events), log })
-      return urlOf(http.address() as AddressInfo)
+      return urlOf(certificate ? 'https' : 'http', http.address() as AddressInfo)
     },
     close({ grace = defaultGrace } = {}) {
       closed ??= shutDown(grace)
@@ -107,9 +176,40 @@ export function createServer({
   }
 }
 
-/** Whether only this machine can reach `host`. */
-export function isLoopback(host: string): boolean {
-  return host === 'localhost' || host === '::1' || /^127\.[0-9.]+$/.test(host)
+function pathOf({ url = '' }: IncomingMessage): string {
+  return url.split('?', 1)[0] as string
+}
+
+function misdirect(request: IncomingMessage, response: ServerResponse): void {
+  const detail = 'This server does not answer under this name. Its operator may allow it (hosts, --allow-host).'
+  const body = JSON.stringify({ type: 'about:blank', title: 'Misdirected Request', status: 421, detail })
+  response.writeHead(421, { 'content-type': 'application/problem+json', 'cache-control': 'no-store' })
+  response.end(request.method === 'HEAD' ? undefined : body)
+}
+
+/** The answers to what Node could not make a request of. */
+const statusLines: Readonly<Record<string, string>> = {
+  ERR_HTTP_REQUEST_TIMEOUT: '408 Request Timeout',
+  HPE_HEADER_OVERFLOW: '431 Request Header Fields Too Large',
+}
+
+function rejectConnection({ code = '' }: NodeJS.ErrnoException, socket: Duplex): void {
+  if (socket.writable && code !== 'ECONNRESET') {
+    socket.write(`HTTP/1.1 ${statusLines[code] ?? '400 Bad Request'}\r\nConnection: close\r\n\r\n`)
+  }
+  socket.destroy()
+}
+
+/** Whether a token may see what the server counts; the status to refuse it with, if not. */
+async function scrapeStatus(auth: Authenticator | undefined, token: string): Promise<200 | 401 | 403 | 503> {
+  if (!auth) return 200
+  try {
+    const { read } = await auth.rightsOf(token)
+    return new Permit('read', read).isEverything ? 200 : 403
+  } catch (error) {
+    const { code } = error as SpillwayError
+    return code === 'FORBIDDEN' ? 403 : code === 'UNREACHABLE' ? 503 : 401
+  }
 }
 
 function listening(server: Server, port: number, host: string): Promise<void> {
@@ -122,8 +222,8 @@ function listening(server: Server, port: number, host: string): Promise<void> {
   })
 }
 
-function urlOf({ address, family, port }: AddressInfo): string {
-  return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`
+function urlOf(scheme: 'http' | 'https', { address, family, port }: AddressInfo): string {
+  return `${scheme}://${family === 'IPv6' ? `[${address}]` : address}:${port}`
 }
 
 type Defined<T> = { [Key in keyof T]?: Exclude<T[Key], undefined> }

@@ -5,7 +5,7 @@ import { test } from 'node:test'
 import { packageFolder } from '../src/package.ts'
 import { run } from './support/program.ts'
 
-const commands = ['serve', 'publish', 'tail', 'status', 'inspect', 'export', 'import']
+const commands = ['serve', 'publish', 'tail', 'status', 'inspect', 'export', 'import', 'token']
 
 test('without arguments, with help and with --help the commands are explained', async (t) => {
   for (const args of [[], ['help'], ['--help'], ['-h']]) {
@@ -65,6 +65,14 @@ const wrong: [args: string[], message: RegExp][] = [
   [['inspect'], /<dir> is required/],
   [['export', 'a', 'b'], /Unexpected argument "b"/],
   [['import', '--force', 'x'], /Unknown option --force/],
+  [['token'], /create, list or revoke is required/],
+  [['token', 'creat'], /"creat" is not create, list or revoke\. Did you mean create\?/],
+  [['token', 'create', '--read', 'T'], /--name is required/],
+  [['token', 'create', '--name', 'n'], /Say what the token may do, with --policy, --read or --publish/],
+  [['token', 'create', '--name', 'n', '--read', ':k'], /--read must be a topic or topic:key, got ":k"/],
+  [['token', 'create', '--name', 'n', '--policy', 'p', '--namespace', 'x'], /--namespace limits --read and --publish/],
+  [['token', 'create', '--name', 'n', '--read', 'T', '--expires', '0'], /--expires must be milliseconds/],
+  [['token', 'revoke'], /<id> is required/],
   [['serve', '--source', 'disk'], /--source must be host or none, got "disk"/],
   [['serve', '--source', 'host', '--source', 'none'], /--source may be given once/],
   [['serve', '--json=yes'], /--json takes no value, got "yes"/],

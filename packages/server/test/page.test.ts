@@ -4,7 +4,8 @@ import path from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { type Browser, chromium, type Page } from 'playwright-core'
 import { event, publish } from './support/events.ts'
-import { serve } from './support/program.ts'
+import { folder } from './support/folder.ts'
+import { run, serve } from './support/program.ts'
 
 const executablePath = ['chromium', 'chromium-browser', 'google-chrome']
   .flatMap((name) => (process.env.PATH ?? '').split(path.delimiter).map((folder) => path.join(folder, name)))
@@ -103,6 +104,49 @@ describe('the page', { skip }, () => {
     assert.match((await page.locator('#memory .value').textContent()) ?? '', /^[0-9]+ % of /)
     assert.match((await page.locator('#load polyline').getAttribute('points')) ?? '', /^[0-9]+,[0-9.]+/)
     assert.deepEqual(problems, [])
+    await page.close()
+  })
+
+  test('where a token is wanted it asks for one, and comes back after a cut without asking again', async (t) => {
+    const file = path.join(await folder(t), 'tokens.json')
+    const { stdout } = await run(t, [
+      'token',
+      'create',
+      '--file',
+      file,
+      '--name',
+      'page',
+      '--read',
+      '*',
+      '--publish',
+      '*',
+    ])
+    const token = stdout.trim()
+    const access = ['--auth', 'tokens', '--tokens', file]
+    const first = await serve(t, ...access)
+    const { page } = await visit(first.url)
+    await page.getByText('a token is needed').waitFor()
+    await page.locator('#token').fill('wrong')
+    await page.locator('#token').press('Enter')
+    await page.getByText('the token is not valid').waitFor()
+    await page.locator('#token').fill(token)
+    await page.locator('#token').press('Enter')
+    await page.locator('#state[data-state=live]').waitFor()
+    assert.equal(await page.locator('#login').isVisible(), false)
+    const publishOne = async (url: string, key: string) => {
+      const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' }
+      const response = await fetch(`${url}/v1/events`, { method: 'POST', headers, body: JSON.stringify(event(key)) })
+      assert.equal(response.status, 200)
+    }
+    await publishOne(first.url, 'before')
+    await page.locator('#events .key').getByText('before').waitFor()
+    first.server.kill('SIGKILL')
+    await first.server.ended
+    const { url } = await serve(t, ...access, '--port', new URL(first.url).port)
+    await page.locator('#state[data-state=live]').waitFor()
+    await publishOne(url, 'after')
+    await page.locator('#events .key').getByText('after').waitFor()
+    assert.doesNotMatch(page.url(), /spw_/)
     await page.close()
   })
 })

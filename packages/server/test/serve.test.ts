@@ -46,7 +46,7 @@ test('a server that waits for a connection ends within 5 s, or at once with 1 on
     const socket = connect(Number(port), hostname)
     socket.on('error', () => {})
     t.after(() => socket.destroy())
-    const headers = 'Host: x\r\nContent-Length: 9\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n'
+    const headers = 'Host: localhost\r\nContent-Length: 9\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n'
     socket.write(`POST /v1/events HTTP/1.1\r\n${headers}\r\n`)
     await once(socket, 'data')
     const started = performance.now()

@@ -3,7 +3,8 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { test } from 'node:test'
 import { createClient } from 'spillway/client'
-import { createServer, isLoopback } from '../src/server.ts'
+import { isLoopback } from '../src/loopback.ts'
+import { createServer } from '../src/server.ts'
 
 test('a server in this process publishes, shows its page and answers as the library does', async (t) => {
   const server = createServer()
@@ -49,10 +50,10 @@ test('closing does not wait for connections that are idle, or become so', async 
   const server = createServer()
   const url = new URL(await server.listen())
   const idle = connect(Number(url.port), url.hostname)
-  idle.write('GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n')
+  idle.write('GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n')
   const busy = connect(Number(url.port), url.hostname)
   busy.write(
-    'POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n[',
+    'POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n[',
   )
   await Promise.all([once(idle, 'data'), once(busy, 'data')])
   const closed = server.close({ grace: 60_000 })

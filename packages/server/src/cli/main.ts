@@ -9,9 +9,10 @@ import { publish } from './publish.ts'
 import { serve } from './serve.ts'
 import { status } from './status.ts'
 import { tail } from './tail.ts'
+import { token } from './token.ts'
 
 const commands: ReadonlyMap<string, Command> = new Map(
-  [serve, publish, tail, status, inspect, exportLog, importLog].map((command) => [command.name, command]),
+  [serve, publish, tail, status, inspect, exportLog, importLog, token].map((command) => [command.name, command]),
 )
 
 /** Runs the command line and resolves with the exit code: 0 fine, 1 failed, 2 wrong usage. */

@@ -2,14 +2,17 @@ import path from 'node:path'
 import { SpillwayError } from 'spillway'
 import { type SqliteLog, type SqliteLogOptions, sqliteLog } from 'spillway/log/sqlite'
 import { humanLog, jsonLog, type ServerLog } from '../log.ts'
-import { createServer, isLoopback, type ServerOptions } from '../server.ts'
+import { isLoopback } from '../loopback.ts'
+import { createServer, type ServerOptions } from '../server.ts'
 import { plain } from '../terminal.ts'
+import { accessOptions, openAccess } from './access.ts'
 import { type Command, defineCommand, type Values } from './command.ts'
 import { asDataFailure, dataFile, makeFolder, span } from './data-file.ts'
 import { Failure, UsageError } from './errors.ts'
 import { choice, duration, integer, size } from './values.ts'
 
 const mostMs = 2 ** 31 - 1
+const mostThings = 2 ** 31 - 1
 /** Ten years. */
 const mostAge = 3650 * 86_400_000
 const mostBytes = 2 ** 40
@@ -71,7 +74,40 @@ const options = {
     value: '<origin>',
     help: 'An origin whose pages may use the server, such as https://app.example; repeatable. "*": any, without cookies',
   },
+  'max-streams-per-address': {
+    type: 'string',
+    value: '<n>',
+    help: 'Streams that may be open at once from one address. Default: no limit',
+  },
+  'max-connections': { type: 'string', value: '<n>', help: 'Connections that may be open at once. Default: 25000' },
+  'max-publish-rate': {
+    type: 'string',
+    value: '<n>',
+    help: 'Events a second that one subject may publish, an address where there is no token. Default: no limit',
+  },
+  'max-batch': { type: 'string', value: '<n>', help: 'Events that one published batch may have. Default: 10000' },
+  'max-payload': {
+    type: 'string',
+    value: '<n>',
+    help: 'Characters that the payload of a published event may have. Default: as --max-body',
+  },
   'max-body': { type: 'string', value: '<size>', help: 'Bytes that one publish request may have. Default: 1m' },
+  ...accessOptions,
+  cookie: {
+    type: 'string',
+    value: '<name>',
+    help: 'A cookie that holds the token where no header does, for browsers. Default: cookies are not looked at',
+  },
+  'allow-host': {
+    type: 'string',
+    multiple: true,
+    value: '<name>',
+    help: 'A name under which the server may be asked, beside its address; repeatable. Default: on 127.0.0.1 its usual names, elsewhere any',
+  },
+  'trust-proxy': {
+    type: 'boolean',
+    help: 'A proxy before the server says in X-Forwarded-For whom it speaks for: limits and the log go by that.',
+  },
   source: {
     type: 'string',
     value: '<name>',
@@ -89,13 +125,15 @@ export const serve: Command = defineCommand({
   notes: [
     'A <time> is in milliseconds, or written as 10s, 5m, 2h, 3d. A <size> is in bytes, or written as 512k, 64m, 1g.',
     'Memory holds the newest events and the disk what is older. One server at a time has a directory. `spillway inspect`, `export` and `import` work with it.',
-    'The server has no access control yet: whoever reaches its port reads and publishes.',
+    'Without --auth whoever reaches the port reads and publishes. Tokens are made by `spillway token create`; docs/access.md says what they may do.',
     'SIGTERM or SIGINT (ctrl-C) tells readers to come back later and ends the server within 5 seconds; a second one ends it at once.',
   ],
   examples: [
     'spillway serve --source host',
     'spillway serve --memory --port 8080 --capacity 100000 --max-age 2h',
     'spillway serve --data /var/lib/spillway --keep-age 30d',
+    'spillway serve --auth tokens --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem',
+    'spillway serve --auth jwt --jwt-issuer https://id.example/ --jwt-audience me --jwt-keys keys.json',
     'spillway serve --json > spillway.log',
   ],
   run: runServer,
@@ -112,14 +150,15 @@ async function runServer(values: Values<typeof options>): Promise<number> {
 
   // Before anybody is told where it listens, since they may end it at once.
   const signalled = nextSignal()
+  const access = await openAccess(values, log)
   const history = await openHistory(values, log)
-  const server = createServer({ ...serverOptions, history, log })
+  const server = createServer({ ...serverOptions, ...access, history, log })
   const url = await server.listen({ port, host }).catch(async (error: unknown) => {
     await server.close()
     throw new Failure(listenProblem(error, host, port), { cause: error })
   })
   announce(url, history, values.json, log)
-  if (!isLoopback(host)) {
+  if (!isLoopback(host) && !access.auth) {
     log.warn(`Without access control, everybody who reaches ${host} on this port may read and publish`, { host })
   }
   log.info('stopping: readers are told to come back later', { signal: await signalled })
@@ -164,6 +203,17 @@ async function openHistory(values: Values<typeof options>, log: ServerLog): Prom
   }
 }
 
+/** Options that are numbers, and what the server calls them. */
+const counts = [
+  ['max-streams', 'maxStreams'],
+  ['max-streams-per-subject', 'maxStreamsPerSubject'],
+  ['max-streams-per-address', 'maxStreamsPerAddress'],
+  ['max-connections', 'maxConnections'],
+  ['max-publish-rate', 'maxPublishRate'],
+  ['max-batch', 'maxBatch'],
+  ['max-payload', 'maxPayload'],
+] as const
+
 function read(values: Values<typeof options>): ServerOptions {
   const read: ServerOptions = {}
   const { capacity, 'max-bytes': maxBytes, 'max-age': maxAge, heartbeat, 'stall-timeout': stallTimeout } = values
@@ -172,12 +222,17 @@ function read(values: Values<typeof options>): ServerOptions {
   if (maxAge !== undefined) read.maxAge = duration('--max-age', maxAge, 1, mostAge)
   if (heartbeat !== undefined) read.heartbeat = duration('--heartbeat', heartbeat, 100, 30_000)
   if (stallTimeout !== undefined) read.stallTimeout = duration('--stall-timeout', stallTimeout, 1, mostMs)
-  const { 'stream-age': streamAge, 'max-streams': maxStreams, 'max-streams-per-subject': perSubject } = values
+  const { 'stream-age': streamAge } = values
   if (streamAge !== undefined) read.streamAge = duration('--stream-age', streamAge, 1000, mostMs)
-  if (maxStreams !== undefined) read.maxStreams = integer('--max-streams', maxStreams, 1, mostMs)
-  if (perSubject !== undefined) read.maxStreamsPerSubject = integer('--max-streams-per-subject', perSubject, 1, mostMs)
+  for (const [name, option] of counts) {
+    const value = values[name]
+    if (value !== undefined) read[option] = integer(`--${name}`, value, 1, mostThings)
+  }
   if (values['max-body'] !== undefined) read.maxBody = size('--max-body', values['max-body'], 1, 2 ** 30)
   if (values.cors !== undefined) read.cors = values.cors.includes('*') ? '*' : values.cors
+  if (values.cookie !== undefined) read.cookie = values.cookie
+  if (values['allow-host'].length > 0) read.hosts = values['allow-host']
+  if (values['trust-proxy']) read.trustProxy = true
   if (values.source !== undefined) read.source = choice('--source', values.source, ['host', 'none'])
   return read
 }

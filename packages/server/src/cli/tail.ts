@@ -20,6 +20,11 @@ const options = {
     value: '<name>',
     help: 'Only events of this namespace, and those without one. Repeat for more.',
   },
+  filter: {
+    type: 'string',
+    value: '<expression>',
+    help: "Only events that fulfil this, such as 'payload.total > 100'; docs/filters.md has the language",
+  },
   from: {
     type: 'string',
     value: '<place>',
@@ -48,6 +53,7 @@ export const tail: Command = defineCommand({
     'spillway tail --topic Host --topic Process:4711 --from earliest',
     "spillway tail --json --from earliest | jq '.events[]?.type'",
     'spillway tail --last 20',
+    "spillway tail --topic Order --filter 'payload.total > 100'",
     'spillway tail --json --count 1 > next-batch.json',
   ],
   run: runTail,
@@ -60,12 +66,16 @@ async function runTail(values: Values<typeof options>): Promise<number> {
     if (/^(:|$)/.test(topic)) throw new UsageError(`--topic must be a topic or topic:key, got ${quoted(topic)}.`)
   }
   const count = values.count === undefined ? Number.POSITIVE_INFINITY : integer('--count', values.count, 1, 2 ** 53 - 1)
-  const { topic: topics, namespace: namespaces } = values
+  const { topic: topics, namespace: namespaces, filter } = values
   const start = startOf(values)
   const isPretty = values.pretty || (!values.json && process.stdout.isTTY === true)
   endQuietly()
   const onNotice = (notice: string) => process.stderr.write(`spillway tail: ${plain(notice)}\n`)
-  await print({ remote, topics, namespaces, ...start, onNotice }, isPretty ? pretty : ndjson, count)
+  await print(
+    { remote, topics, namespaces, ...(filter !== undefined && { filter }), ...start, onNotice },
+    isPretty ? pretty : ndjson,
+    count,
+  )
   return 0
 }
 

@@ -74,7 +74,8 @@ export function parseProcessStat(text: string): ProcessInfo | undefined {
 
 /** A name that an event may carry: users choose those of processes and interfaces, and may put anything into them. */
 export function cleanName(name: string): string {
-  return name.replace(/[\p{Cc}\p{Cs}]/gu, '\ufffd').slice(0, 255)
+  // Cut first: half of a pair that was cut in two is a lone surrogate.
+  return name.slice(0, 255).replace(/[\p{Cc}\p{Cs}]/gu, '\ufffd')
 }
 
 function* rows(text: string): Generator<string[]> {

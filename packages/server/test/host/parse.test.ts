@@ -53,3 +53,8 @@ test('names are made fit for events', () => {
   assert.equal(cleanName('a\u0000b\ud800'), 'a\ufffdb\ufffd')
   assert.equal(cleanName('x'.repeat(1000)).length, 255)
 })
+
+test('a name that is cut within a pair of surrogates keeps no half of it', () => {
+  assert.equal(cleanName(`${'n'.repeat(254)}😀`), `${'n'.repeat(254)}\ufffd`)
+  assert.equal(cleanName(`${'n'.repeat(253)}😀`), `${'n'.repeat(253)}😀`)
+})

@@ -63,6 +63,8 @@ export type ClientFrom =
   | { readonly last: number }
 
 export interface ClientSubscribeOptions extends Pick<FilterOptions, 'topics' | 'namespaces'> {
+  /** An expression that the server evaluates for each event, where it takes some: see docs/filters.md. Default: none. */
+  filter?: string | undefined
   /** `latest`, the default, `earliest`, a cursor, a time or a number of batches. */
   from?: ClientFrom | undefined
   /** Rejects with `NOT_KEPT` instead of starting with a gap. Counts only at the start. */
@@ -266,7 +268,7 @@ function baseOf(url: ClientOptions['url']): string {
   throw wrongOption('url', must, typeof text === 'string' ? text.replace(/\/\/[^/]*@/, '//***@') : text)
 }
 
-function filterQuery({ topics = { '*': ['*'] }, namespaces = ['*'] }: ClientSubscribeOptions): string {
+function filterQuery({ topics = { '*': ['*'] }, namespaces = ['*'], filter }: ClientSubscribeOptions): string {
   const wanted: string[] = []
   for (const [topic, keys] of Object.entries(topics)) {
     if (!Array.isArray(keys)) throw invalid(`topics.${topic}`, 'be an array of keys', keys)
@@ -278,6 +280,7 @@ function filterQuery({ topics = { '*': ['*'] }, namespaces = ['*'] }: ClientSubs
     throw invalid('namespaces', 'be an array of at least one namespace', namespaces)
   }
   for (const namespace of namespaces) wanted.push(`&namespace=${encodeURIComponent(namespace)}`)
+  if (filter !== undefined) wanted.push(`&filter=${encodeURIComponent(filter)}`)
   return wanted.join('')
 }
 

@@ -322,7 +322,7 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
       member.doubts++
       subscription.doubt(this.#buffer.newestIndex)
       if (member.checking) continue
-      const refuse = (cause: unknown) => revokedError('Access was withdrawn.', subscription, cause)
+      const refuse = (cause: unknown) => withdrawn(subscription, cause)
       void this.#check(subscription, member, refuse)
     }
   }
@@ -578,6 +578,14 @@ function onAbort(signal: Signal, listener: () => void): () => void {
 
 function shutdownError(): SpillwayError {
   return new SpillwayError('SHUTDOWN', 'The broker was closed.')
+}
+
+/** Who asks again gets an answer, where it could not be given now. */
+function withdrawn(subscription: BrokerSubscription, cause: unknown): SpillwayError {
+  if (!(cause instanceof SpillwayError) || !cause.retryable) {
+    return revokedError('Access was withdrawn.', subscription, cause)
+  }
+  return new SpillwayError(cause.code, cause.message, { cause, cursor: subscription.cursor })
 }
 
 function revokedError(message: string, { cursor }: BrokerSubscription, cause?: unknown): SpillwayError {

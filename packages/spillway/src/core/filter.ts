@@ -26,6 +26,8 @@ export class Filter {
   readonly #namespaces: ReadonlySet<string> | undefined
   readonly #custom: ((event: StreamEvent) => boolean) | undefined
   readonly #all: boolean
+  /** Whether a function of the reader's is asked. */
+  readonly isCustom: boolean
 
   /** Throws `INVALID` that names the field. */
   constructor(options: FilterOptions = {}, permit: Permit = Permit.everything) {
@@ -38,6 +40,7 @@ export class Filter {
     if (filter !== undefined && typeof filter !== 'function') throw invalid('filter', 'be a function', filter)
     this.#namespaces = namespaces && !namespaces.includes('*') ? new Set(namespaces) : undefined
     this.#custom = filter
+    this.isCustom = filter !== undefined
     this.#all = this.#any?.has('*') === true && !this.#namespaces && !filter && permit.isEverything
   }
 

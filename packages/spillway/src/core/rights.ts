@@ -41,8 +41,9 @@ interface CompiledRule {
 export class Permit {
   static readonly everything: Permit = new Permit('rules', 'all')
 
-  /** Equal for permits that allow the same by the same rules. */
+  /** Equal only for permits that allow the same. */
   readonly key: string
+  /** Whether it allows all. */
   readonly isEverything: boolean
   readonly #allow: readonly CompiledRule[]
   readonly #deny: readonly CompiledRule[]
@@ -50,14 +51,12 @@ export class Permit {
   /** Throws `INVALID` that names what is wrong, as a part of `field`. */
   constructor(field: string, rules: Rules) {
     if (rules !== 'all' && !Array.isArray(rules)) throw invalid(field, 'be "all" or an array of rules', rules)
-    this.isEverything = rules === 'all'
     const list: readonly Rule[] = rules === 'all' ? [{}] : rules
     const compiled = list.map((rule, at) => compileRule(`${field}[${at}]`, rule))
     this.#allow = compiled.filter(({ denies }) => !denies)
     this.#deny = compiled.filter(({ denies }) => denies)
-    this.key = JSON.stringify(
-      list.map(({ effect = 'allow', topics = 0, namespaces = 0 }) => [effect, topics, namespaces]),
-    )
+    this.isEverything = this.#deny.length === 0 && this.#allow.some(isUnlimited)
+    this.key = this.isEverything ? 'all' : JSON.stringify(list.map(meaningOf))
   }
 
   /** Whether an event may be read: deny beats allow. */
@@ -85,6 +84,14 @@ export class Permit {
       return topic === '*' ? [...topics.keys()].some(keys) : keys(topic) || keys('*')
     })
   }
+}
+
+function meaningOf({ effect = 'allow', topics, namespaces }: Rule): unknown {
+  return [effect, topics ?? 0, namespaces ?? 0]
+}
+
+function isUnlimited({ topics, namespaces }: CompiledRule): boolean {
+  return !namespaces && (!topics || topics.get('*')?.has('*') === true)
 }
 
 function covers({ topics, namespaces }: CompiledRule, event: Keyed): boolean {

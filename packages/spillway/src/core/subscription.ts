@@ -66,6 +66,8 @@ export interface Start extends Position {
 const pageLength = 256
 /** How many batches that do not match a reader passes over in one go, so that a narrow filter over a long history does not hold up others. */
 const maxScan = 4096
+/** The same where the reader's own filter function is asked, which may take much longer than a look at topics. */
+const maxCustomScan = 128
 
 /** How long a reader waits before it asks a log again that had nothing, in milliseconds. */
 const retryMs = 50
@@ -203,7 +205,8 @@ export class BrokerSubscription implements Subscription {
     if (!this.#ended && this.expiresAt !== never && this.#source.clock.now() >= this.expiresAt) this.expire()
     if (this.#ended) throw this.#error
     if (this.hold < 0 || this.#finding) return undefined
-    for (let scanned = 0; scanned < maxScan; scanned++) {
+    const most = this.filter.isCustom ? maxCustomScan : maxScan
+    for (let scanned = 0; scanned < most; scanned++) {
       if (this.#gap) return this.#tell(this.#gap)
       const batch = this.#peek()
       if (!batch && this.#gap) continue

@@ -86,7 +86,12 @@ export interface HandlerOptions extends LimitOptions {
    * its reader may read. Default: the query has no `filter`.
    */
   compileFilter?: ((expression: string) => (event: StreamEvent) => boolean) | undefined
-  /** Told of everybody who was refused for want of rights or room, and of streams that lost their rights. */
+  /**
+   * Whether a proxy stands before the server that tells in `X-Forwarded-For` whom it speaks for: the last address there
+   * counts. Without such a proxy anybody could choose an address. Default `false`.
+   */
+  trustProxy?: boolean | undefined
+  /** Told of everybody who was refused for want of rights or room or beyond a limit, and of streams that lost their rights. */
   onDenied?: ((denial: Denial) => void) | undefined
   /**
    * Told of failures that strangers learn nothing about: what `authorize` threw beside a `SpillwayError`, failures of
@@ -159,6 +164,7 @@ export class Faces {
   readonly #nomadBookmarks: Encoder
   readonly #cookie: string | undefined
   readonly #tickets: Tickets
+  readonly #trustProxy: boolean
   readonly #compileFilter: HandlerOptions['compileFilter']
   readonly #onDenied: (denial: Denial) => void
   readonly #onError: (error: unknown) => void
@@ -180,6 +186,7 @@ export class Faces {
       maxBatch,
       retry,
       cookie,
+      trustProxy = false,
       compileFilter,
       onDenied = ignore,
       onError = console.error,
@@ -195,6 +202,7 @@ export class Faces {
     this.#broker = broker
     this.#tickets = ticketsOf(broker)
     this.#cookie = cookie
+    this.#trustProxy = trustProxy
     this.#compileFilter = compileFilter
     this.#followParameters = compileFilter ? [...followParameters, 'filter'] : followParameters
     this.#onDenied = onDenied
@@ -351,7 +359,7 @@ export class Faces {
     encoder: Encoder,
     stallTimeout: number,
   ): Promise<EventStream> {
-    const place = this.#limits.take(peer.address)
+    const place = this.#limits.take(this.#addressOf(peer))
     const subscription = this.#subscribe(place, { ...wish, ...start, token, onLag: 'skip' })
     const stream = new EventStream(this.#fanOut, subscription, {
       encoder,
@@ -386,6 +394,11 @@ export class Faces {
     } catch (error) {
       throw this.#refusal(error)
     }
+  }
+
+  #addressOf(peer: Peer): string {
+    const forwarded = this.#trustProxy ? peer.header('x-forwarded-for') : undefined
+    return forwarded?.split(',').at(-1)?.trim() ?? peer.address
   }
 
   /** Where nobody named the subject it is the token, which nobody must be told. */
@@ -432,7 +445,7 @@ export class Faces {
     const events = this.#checkBatches(batches)
     // A body may take long to come.
     if (!access.isCurrent()) access = await this.#access(request, token, 'publish')
-    this.#publishRate.take(access.subject || request.address, events, systemClock.monotonic())
+    this.#publishRate.take(access.subject || this.#addressOf(request), events, systemClock.monotonic())
     const { indexes, duplicate } = await this.#broker.append(batches, {
       id: publishId(request.header('idempotency-key'), batches[0]?.id),
       expected: expectedIndex(request.query),
@@ -467,7 +480,7 @@ export class Faces {
   #tellDenied(error: unknown, action: Denial['action'], peer: Peer): void {
     if (!(error instanceof SpillwayError) || !denials.has(error.code)) return
     const { code, message } = error
-    this.#onDenied({ code, message, action, subject: this.#subjects.get(peer), address: peer.address })
+    this.#onDenied({ code, message, action, subject: this.#subjects.get(peer), address: this.#addressOf(peer) })
   }
 
   async #read(request: HandlerRequest): Promise<string> {
@@ -539,7 +552,7 @@ interface Wish {
 
 const maxWishes = 1000
 
-/** Errors that are about rights or room. */
+/** Errors that are about rights, room or limits. */
 const denials: ReadonlySet<ErrorCode> = new Set([
   'UNAUTHORIZED',
   'FORBIDDEN',
@@ -547,6 +560,7 @@ const denials: ReadonlySet<ErrorCode> = new Set([
   'REVOKED',
   'OVERLOADED',
   'RATE_LIMITED',
+  'TOO_LARGE',
 ])
 
 function ignore(): void {}

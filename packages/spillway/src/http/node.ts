@@ -6,9 +6,16 @@ import type { AnyBroker } from '../core/broker.ts'
 import { SpillwayError } from '../core/errors.ts'
 import type { Piece, Sink } from './fan-out/sink.ts'
 import type { EventStream } from './fan-out/stream.ts'
-import { createHandler, type HandlerOptions, type HandlerRequest, type HandlerResponse, notFound } from './handler.ts'
+import {
+  createHandler,
+  type Denial,
+  type HandlerOptions,
+  type HandlerRequest,
+  type HandlerResponse,
+  notFound,
+} from './handler.ts'
 
-export type { HandlerOptions }
+export type { Denial, HandlerOptions }
 
 /**
  * Answers a request of `node:http`, or of `node:http2` through its compatibility API. Paths that are not the broker's go to

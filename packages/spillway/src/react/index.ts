@@ -25,10 +25,10 @@ export function useStream<Topics extends object>(
 export function useStream(client: Client, options: EventsOptions | StoreOptions<unknown> = {}): StoreSnapshot<unknown> {
   const latest = useRef(options)
   latest.current = options
-  const { topics, namespaces, from, exact, onLag } = options
+  const { topics, namespaces, filter, from, exact, onLag } = options
   // A start that is no text may be another at each rendering, such as a time.
   const start = typeof from === 'object' ? 'an object' : from
-  const wanted = JSON.stringify([topics, namespaces, start, exact, onLag, 'keep' in options && options.keep])
+  const wanted = JSON.stringify([topics, namespaces, filter, start, exact, onLag, 'keep' in options && options.keep])
   // biome-ignore lint/correctness/useExhaustiveDependencies: what is wanted is compared by its text
   const store = useMemo(() => {
     const given = latest.current

@@ -250,3 +250,33 @@ test('rights events that make no sense are refused', () => {
     assert.throws(() => createBroker({ rightsEvents: rightsEvents as never }), /rightsEvents\./)
   }
 })
+
+test('rights that allow all are the same however they are written', () => {
+  for (const rules of [[{}], [{ topics: { '*': ['*'] } }, { topics: { A: ['k'] } }], [{ namespaces: ['*'] }]]) {
+    const permit = new Permit('read', rules)
+    assert.deepEqual([permit.isEverything, permit.key], [true, Permit.everything.key])
+  }
+  for (const rules of [
+    [],
+    [{ topics: { '*': ['k'] } }],
+    [{ namespaces: ['', 'n'] }],
+    [{}, { effect: 'deny', topics: {} }],
+  ]) {
+    assert.equal(new Permit('read', rules as readonly Rule[]).isEverything, false)
+  }
+})
+
+test('who cannot be checked at the moment is asked to come back', async () => {
+  let canTell = true
+  const broker = createBroker({
+    authorize: () => {
+      if (!canTell) throw new SpillwayError('UNREACHABLE', 'the keys are missing')
+      return everything
+    },
+  })
+  const subscription = broker.subscribe()
+  await subscription.ready
+  canTell = false
+  broker.recheck()
+  await assert.rejects(subscription.next(), withCode('UNREACHABLE', /the keys are missing/))
+})

@@ -134,6 +134,20 @@ test('beyond maxStreamsPerAddress an address is refused, over all faces', async 
   await opened(t, site, 'NDJSON')
 })
 
+test('behind a proxy the last address that it forwards counts, and only there', async (t) => {
+  for (const trustProxy of [true, false]) {
+    const site = await serve(t, { handler: { maxStreamsPerAddress: 1, trustProxy } })
+    const from = (address: string) => fetch(`${site.url}/v1/events`, { headers: { 'x-forwarded-for': address } })
+    const statuses = []
+    for (const address of ['1.1.1.1', '9.9.9.9, 2.2.2.2', '1.1.1.1, 2.2.2.2']) {
+      const { status, body } = await from(address)
+      statuses.push(status)
+      t.after(() => body?.cancel())
+    }
+    assert.deepEqual(statuses, trustProxy ? [200, 200, 503] : [200, 503, 503])
+  }
+})
+
 test('streams of all mounts of a broker are counted together', async (t) => {
   const site = await serve(t, { handler: { maxStreams: 2 } })
   const other = await serve(t, { broker: site.broker, handler: { maxStreams: 2 } })

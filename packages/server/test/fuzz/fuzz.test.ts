@@ -1,0 +1,4 @@
+import { fuzzSuite } from 'spillway/testing'
+import { targets } from './targets.ts'
+
+fuzzSuite(targets)
