@@ -1,4 +1,4 @@
-// Every program of docs/in-process.md, docs/access.md, docs/browser.md and docs/react.md runs here, so that none of them can go stale.
+// Every program of docs/in-process.md, docs/access.md, docs/shared.md, docs/browser.md and docs/react.md runs here, so that none of them can go stale.
 import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -21,6 +21,11 @@ test('access: the program prints what the page says', async () => {
   const [program = ''] = access('ts')
   const withToken = program.replaceAll('process.env.READER_TOKEN', "'a token'")
   assert.equal(await runProgram(withToken), access('text')[1])
+})
+
+test('between threads: the program prints what the page says', async () => {
+  const snippets = snippetsOf('docs/shared.md')
+  assert.equal(await runProgram(snippets('ts')[0] as string), snippets('text')[0])
 })
 
 /** A page that runs `program`, from the server that it follows. */

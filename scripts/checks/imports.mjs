@@ -10,7 +10,7 @@ const layers = {
   client: ['core', 'wire'],
   react: ['core', 'client'],
   log: ['core'],
-  shared: ['core'],
+  shared: ['core', 'wire'],
   testing: ['core', 'wire', 'log', 'http'],
 }
 const nodeAllowed = /^(http\/node\.ts|(log|shared|testing)\/)/

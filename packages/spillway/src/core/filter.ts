@@ -2,7 +2,7 @@ import { invalid } from './errors.ts'
 import type { StoredBatch, StoredEvent, StreamEvent } from './event.ts'
 import { getOrMake } from './get-or-make.ts'
 import { Permit } from './rights.ts'
-import { checkNames, compileTopics, holds, type TopicFilter } from './topics.ts'
+import { checkNames, compileTopics, holds, type Keyed, type TopicFilter } from './topics.ts'
 
 export interface FilterOptions {
   /** Default: everything. No topics, or a topic without keys, want nothing. */
@@ -66,19 +66,23 @@ export class Filter {
 
   matches(event: StoredEvent): boolean {
     return (
-      this.#wantsKey(event) &&
-      this.#wantsNamespace(event) &&
+      this.wants(event) &&
       // Before the reader's own: that could tell by its time or its failure what it was shown.
       this.permit.mayRead(event) &&
       (this.#custom === undefined || this.#custom(event.view))
     )
   }
 
-  #wantsKey(event: StoredEvent): boolean {
+  /** Whether an event passes by its names; neither rights nor the filter function are asked. */
+  wants(event: Keyed): boolean {
+    return this.#wantsKey(event) && this.#wantsNamespace(event)
+  }
+
+  #wantsKey(event: Keyed): boolean {
     return holds(this.#any, event) || holds(this.topics.get(event.topic), event)
   }
 
-  #wantsNamespace({ namespace }: StoredEvent): boolean {
+  #wantsNamespace({ namespace }: Keyed): boolean {
     return namespace === '' || !this.#namespaces || this.#namespaces.has(namespace)
   }
 }

@@ -334,6 +334,16 @@ test('every way to read stands in this table', () => {
   for (const route of Object.keys(routes)) assert.ok(covered.has(route), `${route} is not in the matrix`)
   const packageFile = path.join(import.meta.dirname, '../../../package.json')
   const { exports } = JSON.parse(readFileSync(packageFile, 'utf8')) as { exports: object }
-  const known = ['.', './node', './fetch', './websocket', './client', './react', './log/sqlite', './testing']
+  const known = [
+    '.',
+    './node',
+    './fetch',
+    './websocket',
+    './client',
+    './react',
+    './shared',
+    './log/sqlite',
+    './testing',
+  ]
   assert.deepEqual(Object.keys(exports), known, 'a new entry may be a new way to read: add it to the matrix first')
 })

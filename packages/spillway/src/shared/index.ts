@@ -1,0 +1,13 @@
+export { type ErrorCode, SpillwayError } from '../core/errors.ts'
+export type { Batch, EventOf, Gap, StreamEvent } from '../core/event.ts'
+export type { Subscription } from '../core/subscription.ts'
+export type { SharedHandle } from './layout.ts'
+export { type OpenedBuffer, type OpenOptions, openSharedBuffer } from './opened.ts'
+export {
+  createSharedBuffer,
+  type FeedOptions,
+  recoverSharedBuffer,
+  type SharedBuffer,
+  type SharedBufferOptions,
+} from './shared-buffer.ts'
+export type { SharedSubscribeOptions, SharedSubscription } from './subscription.ts'
