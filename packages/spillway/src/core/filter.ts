@@ -25,6 +25,7 @@ export class Filter {
   readonly #any: ReadonlySet<string> | undefined
   readonly #namespaces: ReadonlySet<string> | undefined
   readonly #custom: ((event: StreamEvent) => boolean) | undefined
+  readonly #limited: boolean
   readonly #all: boolean
   /** Whether a function of the reader's is asked. */
   readonly isCustom: boolean
@@ -41,7 +42,8 @@ export class Filter {
     this.#namespaces = namespaces && !namespaces.includes('*') ? new Set(namespaces) : undefined
     this.#custom = filter
     this.isCustom = filter !== undefined
-    this.#all = this.#any?.has('*') === true && !this.#namespaces && !filter && permit.isEverything
+    this.#limited = !permit.isEverything
+    this.#all = this.#any?.has('*') === true && !this.#namespaces && !filter && !this.#limited
   }
 
   /** The same wishes, as far as `permit` allows. */
@@ -65,12 +67,10 @@ export class Filter {
   }
 
   matches(event: StoredEvent): boolean {
-    return (
-      this.wants(event) &&
-      // Before the reader's own: that could tell by its time or its failure what it was shown.
-      this.permit.mayRead(event) &&
-      (this.#custom === undefined || this.#custom(event.view))
-    )
+    if (!this.#wantsKey(event) || !this.#wantsNamespace(event)) return false
+    // Before the reader's own: that could tell by its time or its failure what it was shown.
+    if (this.#limited && !this.permit.mayRead(event)) return false
+    return this.#custom === undefined || this.#custom(event.view)
   }
 
   /** Whether an event passes by its names; neither rights nor the filter function are asked. */
