@@ -2,7 +2,7 @@ import type { AnyBroker } from '../core/broker.ts'
 import { SpillwayError, shown } from '../core/errors.ts'
 import type { Piece, Sink } from './fan-out/sink.ts'
 import type { EventStream } from './fan-out/stream.ts'
-import { createHandler, type HandlerOptions, type HandlerRequest, notFound } from './handler.ts'
+import { createHandler, type HandlerOptions, type HandlerRequest, type HandlerResponse } from './handler.ts'
 
 export interface FetchHandlerOptions extends HandlerOptions {
   /** The path before `/v1`, such as `/api`, where the handler does not stand at the root. Default: none. */
@@ -30,7 +30,7 @@ export function toFetchHandler(
     const { pathname, search } = new URL(request.url)
     const path = pathname.startsWith(`${prefix}/`) ? pathname.slice(prefix.length) : ''
     const exchange = new FetchExchange(request, addressOf?.(request) ?? '', path, search.slice(1))
-    const { status, headers, body } = (await handle(exchange)) ?? notFound(pathname)
+    const { status, headers, body } = (await handle(exchange, pathname)) as HandlerResponse
     if (typeof body === 'string') {
       return new Response(request.method === 'HEAD' ? null : body, { status, headers: { ...headers } })
     }

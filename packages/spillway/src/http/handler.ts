@@ -111,8 +111,11 @@ export interface Denial {
   readonly address: string
 }
 
-/** Answers one request; `undefined` if the path is not one of ours, so that a mount may pass it on. */
-export type Handler = (request: HandlerRequest) => Promise<HandlerResponse | undefined>
+/**
+ * Answers one request. A path that is not one of ours is answered 404, called `unknown`; without that the answer is
+ * `undefined`, so that a mount may pass it on.
+ */
+export type Handler = (request: HandlerRequest, unknown?: string) => Promise<HandlerResponse | undefined>
 
 const mebibyte = 2 ** 20
 const text = { 'content-type': 'text/plain; charset=utf-8' }
@@ -130,8 +133,8 @@ const text = { 'content-type': 'text/plain; charset=utf-8' }
 export function createHandler(broker: AnyBroker, options: HandlerOptions = {}): Handler {
   const faces = new Faces(broker, options)
   const cors = new Cors(options.cors ?? [])
-  return async (request) => {
-    const reply = await faces.answer(request)
+  return async (request, unknown) => {
+    const reply = (await faces.answer(request)) ?? (unknown === undefined ? undefined : notFound(unknown))
     return reply && cors.admit(request, reply)
   }
 }
@@ -537,8 +540,7 @@ function streamed(body: EventStream): HandlerResponse {
   return { status: 200, headers, body }
 }
 
-/** The answer to a path that is not one of ours, where nobody else has one. */
-export function notFound(path: string): HandlerResponse {
+function notFound(path: string): HandlerResponse {
   return problem(new SpillwayError('NOT_FOUND', `Nothing is served at ${shown(path)}.`), 0)
 }
 

@@ -12,7 +12,6 @@ import {
   type HandlerOptions,
   type HandlerRequest,
   type HandlerResponse,
-  notFound,
 } from './handler.ts'
 
 export type { Denial, HandlerOptions }
@@ -35,11 +34,11 @@ export function toNodeHandler(broker: AnyBroker, options: HandlerOptions = {}): 
     const request = anyRequest as IncomingMessage
     const response = anyResponse as ServerResponse
     const answer = () => {
-      handle(new NodeRequest(request, response)).then(
+      const exchange = new NodeRequest(request, response)
+      handle(exchange, next ? undefined : exchange.path).then(
         (reply) => {
           if (reply) send(reply, request, response)
-          else if (next) next()
-          else send(notFound(splitUrl(request.url ?? '')[0]), request, response)
+          else next?.()
         },
         () => response.destroy(),
       )

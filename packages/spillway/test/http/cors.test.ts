@@ -30,6 +30,9 @@ test('an origin that is named may use all faces, with its cookies', async (t) =>
   const refused = await ask(site, '/v1/events?from=x', { headers: { origin: 'https://app.example' } })
   assert.equal(refused.status, 400)
   assert.equal(refused.headers['access-control-allow-origin'], 'https://app.example', 'refusals can be read, too')
+  const unknown = await ask(site, '/v1/evnets', { headers: { origin: 'https://app.example' } })
+  assert.equal(unknown.status, 404)
+  assert.equal(unknown.headers['access-control-allow-origin'], 'https://app.example')
 })
 
 test('an origin that is not named is not admitted', async (t) => {
