@@ -3,6 +3,7 @@ import { checkImports } from './checks/imports.mjs'
 import { checkNoDependencies, checkPackages } from './checks/packages.mjs'
 import { checkRepository } from './checks/repository.mjs'
 import { checkClientSize } from './checks/size.mjs'
+import { checkSupply } from './checks/supply.mjs'
 import { checkDocs } from './docs.mjs'
 import { pinnedNode, problemsOf, root, run, runTool, systemNode } from './lib.mjs'
 import { installSystemPrograms } from './system.mjs'
@@ -24,6 +25,7 @@ const checks = [
   { name: 'types without Node or DOM', problems: async () => problemsOf(await tsc('-p', 'tsconfig.portable.json')) },
   { name: 'import directions', problems: () => checkImports() },
   { name: 'library without dependencies', problems: () => checkNoDependencies() },
+  { name: 'where packages come from', problems: () => checkSupply() },
   { name: 'packages as published', problems: checkPackages },
   { name: 'size of the client', problems: checkClientSize },
   { name: 'nothing of this machine in the repository', problems: () => checkRepository() },

@@ -166,6 +166,18 @@ test('the end of the broker is the last word, with its close code', async (t) =>
   assert.deepEqual(await peer.closed, { code: 4001, reason: 'SHUTDOWN' })
 })
 
+test('an idle subscription ends when its rights expire, and gets nothing after', async (t) => {
+  const expiresAt = Date.now() + 300
+  const { broker, url } = await serve(t, {}, { authorize: () => ({ ...everything, expiresAt }) })
+  const peer = new Peer(t, url, [{ subscribe: '' }])
+  assert.ok('open' in (await peer.next()))
+  const last = await peer.next()
+  await broker.publish({ topic: 'T', type: 't' })
+  assert.equal(last.closed?.code, 'EXPIRED')
+  assert.ok(Date.now() < expiresAt + 1000, 'within a second')
+  assert.deepEqual(await peer.closed, { code: 4513, reason: 'EXPIRED' })
+})
+
 test('a page of another origin is refused unless it is named', async (t) => {
   const { url } = await serve(t, { cors: ['https://app.example'] })
   const host = new URL(url).host
