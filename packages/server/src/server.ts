@@ -99,7 +99,8 @@ export function createServer({
     },
     onDenied(denial: Denial) {
       metrics.denied(denial)
-      log.warn(`Denied: ${denial.action}, ${denial.code}`, { ...denial })
+      const { action, code, subject = 'somebody unknown', address } = denial
+      log.warn(`Denied: ${action} for ${subject} at ${address}, ${code}`, { ...denial })
     },
   }
   const answer = toNodeHandler(broker, handling)

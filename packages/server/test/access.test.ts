@@ -80,8 +80,8 @@ test('tokens of a file come in, do what they may, and are put out when they are 
   const ended = assert.rejects(subscription.next(), { code: 'REVOKED' })
   assert.equal(await new Program(t, ['token', 'revoke', '--file', file, id]).ended, 0)
   await ended
-  await server.stderr.line(/Denied: read, REVOKED/)
-  await server.stderr.line(/Denied: publish, FORBIDDEN/)
+  await server.stderr.line(/Denied: read for token:\w+ at 127\.0\.0\.1, REVOKED/)
+  await server.stderr.line(/Denied: publish for token:\w+ at 127\.0\.0\.1, FORBIDDEN/)
   assert.doesNotMatch(
     server.stderr.text + server.stdout.text,
     new RegExp([reader, writer].map((token) => token.slice(-20)).join('|')),

@@ -30,7 +30,7 @@ export interface HandlerRequest {
   /** The value of a header by its name in lower case; several values joined by a comma. */
   header(name: string): string | undefined
   body(): AsyncIterable<Uint8Array>
-  /** Calls `listener` when the peer goes away, before or after it was answered. */
+  /** Calls `listener` when the peer goes away, before or after it was answered, or at once if it has gone. */
   onGone(listener: () => void): void
 }
 
@@ -283,8 +283,10 @@ export class Faces {
     const from = startOf(parameters, lastEventId)
     const exact = parseFlag('exact', single(parameters, 'exact'))
     const filter = single(parameters, 'filter')
-    const wish = this.#wish(parseTopics(parameters.get('topic')), parameters.get('namespace'), filter)
     const token = this.#tokenOf(peer, single(parameters, 'ticket'))
+    // To compile an expression takes time that strangers must not have.
+    if (filter !== undefined) await this.#access(peer, token, 'read')
+    const wish = this.#wish(parseTopics(parameters.get('topic')), parameters.get('namespace'), filter)
     return this.#stream(peer, token, wish, { from, exact }, encoder, this.#stallTimeout)
   }
 

@@ -96,7 +96,8 @@ class NodeRequest implements HandlerRequest {
   }
 
   onGone(listener: () => void): void {
-    this.#response.on('close', listener)
+    if (this.#response.closed) listener()
+    else this.#response.on('close', listener)
   }
 }
 

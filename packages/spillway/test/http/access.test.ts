@@ -61,6 +61,34 @@ test('a refusal may choose its status: UNAUTHORIZED is 401 with the scheme to us
   assert.deepEqual([nomad.status, nomad.text], [401, 'Send a token.'])
 })
 
+test('an expression is compiled only for who may read, and a peer that leaves meanwhile is forgotten', async (t) => {
+  const compiled: string[] = []
+  let answer = deferred<Rights>()
+  const site = await serve(t, {
+    brokerOptions: { authorize: () => answer.promise },
+    handler: {
+      compileFilter: (expression) => {
+        compiled.push(expression)
+        return () => true
+      },
+    },
+  })
+  const refused = ask(site, '/v1/events?filter=true')
+  await until(() => site.exchanges.length === 1, 'it has asked')
+  answer.reject(new SpillwayError('UNAUTHORIZED', 'Send a token.'))
+  assert.equal((await refused).status, 401)
+  assert.deepEqual(compiled, [])
+  answer = deferred()
+  const client = await RawClient.open(t, site.port, get('/v1/events?filter=true'))
+  await until(() => site.exchanges.length === 2, 'it has asked')
+  client.socket.destroy()
+  await until(() => site.exchanges[1]?.response.closed === true, 'it has gone')
+  answer.resolve(everything)
+  await until(() => compiled.length === 1, 'access was granted')
+  await until(() => site.broker.status.subscriptions === 0, 'nobody is left')
+  assert.equal((await ask(site, '/v1/status')).json.streams, 0)
+})
+
 test('what `authorize` threw is told to the operator, as `onError` says', async (t) => {
   const failure = new TypeError('tokens is undefined')
   const site = await serve(t, { brokerOptions: { authorize: () => Promise.reject(failure) } })
