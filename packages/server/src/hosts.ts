@@ -1,3 +1,4 @@
+import { SpillwayError } from 'spillway'
 import { isLoopback } from './loopback.ts'
 
 /** Names by which this machine alone is reached. */
@@ -11,9 +12,18 @@ export class Hosts {
   /** `undefined`: any. */
   readonly #names: ReadonlySet<string> | undefined
 
-  /** `names`: without a port. Default: where only this machine can reach `address`, its usual names; elsewhere any. */
+  /** `names`: without a port; throws `CONFIG` for others. Default: where only this machine can reach `address`, its usual names; elsewhere any. */
   constructor(address: string, names: readonly string[] | undefined) {
-    const own = isLoopback(address) ? [...loopbackNames, address] : names && [address]
+    for (const name of names ?? []) {
+      if (name === '' || /[\s/]|:\d*$/.test(name.replace(/^\[[0-9a-f:.]+\]$/i, 'address'))) {
+        throw new SpillwayError(
+          'CONFIG',
+          `hosts must be names without a port, such as "events.example", got ${JSON.stringify(name)}.`,
+        )
+      }
+    }
+    const bracketed = address.includes(':') ? `[${address}]` : address
+    const own = isLoopback(address) ? [...loopbackNames, bracketed] : names && [bracketed]
     this.#names = own && new Set([...own, ...(names ?? [])].map((name) => name.toLowerCase()))
   }
 

@@ -2,7 +2,7 @@ import { createServer as createHttpServer, type IncomingMessage, type Server, ty
 import { createServer as createHttpsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { type Broker, type BrokerOptions, createBroker, type Log, Permit, type SpillwayError } from 'spillway'
+import { type Broker, type BrokerOptions, createBroker, type Log, Permit, SpillwayError } from 'spillway'
 import { type Denial, type HandlerOptions, toNodeHandler } from 'spillway/node'
 import { attachWebSocket } from 'spillway/websocket'
 import { WebSocketServer } from 'ws'
@@ -118,7 +118,10 @@ export function createServer({
     else if (!showPage(request, response)) answer(request, response)
   }
   const http: Server = certificate
-    ? createHttpsServer({ ...requestLimits, ...certificate.current }, handle)
+    ? createHttpsServer(
+        { ...requestLimits, handshakeTimeout: requestLimits.headersTimeout, ...certificate.current },
+        handle,
+      )
     : createHttpServer(requestLimits, handle)
   http.maxConnections = maxConnections
   http.on('clientError', (error, socket) => {
@@ -130,9 +133,14 @@ export function createServer({
   /** For who may read all: counts tell of everybody's events. */
   const showMetrics = async (request: IncomingMessage, response: ServerResponse) => {
     const token = /^Bearer +(.*)$/i.exec(request.headers.authorization ?? '')?.[1] ?? ''
-    const status = await scrapeStatus(auth, token)
-    response.writeHead(status, { 'content-type': metrics.contentType, 'cache-control': 'no-store' })
-    response.end(status === 200 && request.method !== 'HEAD' ? metrics.text(broker.status) : undefined)
+    const refusal = await scrapeRefusal(auth, token)
+    if (refusal) {
+      const { code, message } = refusal
+      const address = request.socket.remoteAddress ?? ''
+      handling.onDenied({ code, message, action: 'metrics', subject: undefined, address })
+    }
+    response.writeHead(refusal?.status ?? 200, { 'content-type': metrics.contentType, 'cache-control': 'no-store' })
+    response.end(refusal || request.method === 'HEAD' ? undefined : metrics.text(broker.status))
   }
 
   const { maxBody, maxBatch, maxPayload, maxPublishRate, ...streaming } = handling
@@ -201,15 +209,16 @@ function rejectConnection({ code = '' }: NodeJS.ErrnoException, socket: Duplex):
   socket.destroy()
 }
 
-/** Whether a token may see what the server counts; the status to refuse it with, if not. */
-async function scrapeStatus(auth: Authenticator | undefined, token: string): Promise<200 | 401 | 403 | 503> {
-  if (!auth) return 200
+/** Why a token may not see what the server counts, if it may not. */
+async function scrapeRefusal(auth: Authenticator | undefined, token: string): Promise<SpillwayError | undefined> {
+  if (!auth) return undefined
   try {
     const { read } = await auth.rightsOf(token)
-    return new Permit('read', read).isEverything ? 200 : 403
-  } catch (error) {
-    const { code } = error as SpillwayError
-    return code === 'FORBIDDEN' ? 403 : code === 'UNREACHABLE' ? 503 : 401
+    if (new Permit('read', read).isEverything) return undefined
+    return new SpillwayError('FORBIDDEN', 'What is counted is for those who may read all.')
+  } catch (cause) {
+    if (cause instanceof SpillwayError) return cause
+    return new SpillwayError('FORBIDDEN', 'Permission denied', { cause })
   }
 }
 

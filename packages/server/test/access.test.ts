@@ -11,6 +11,7 @@ import { SpillwayError } from 'spillway'
 import { createClient } from 'spillway/client'
 import { WebSocket } from 'ws'
 import type { Authenticator } from '../src/auth/authenticator.ts'
+import { Hosts } from '../src/hosts.ts'
 import { createServer, type ServerOptions } from '../src/server.ts'
 import { openCertificate } from '../src/tls.ts'
 import { folder as temporaryFolder } from './support/folder.ts'
@@ -134,6 +135,7 @@ test('what the server counts is for who may read all, and its series do not grow
   const text = await response.text()
   assert.match(text, /^spillway_denied_total\{code="UNAUTHORIZED",action="read"\} 50$/m)
   assert.match(text, /^spillway_denied_total\{code="TOO_LARGE",action="publish"\} 1$/m)
+  assert.match(text, /^spillway_denied_total\{code="UNAUTHORIZED",action="metrics"\} 2$/m)
   assert.match(text, /^spillway_newest_index 1$/m)
   assert.ok(text.split('\n').length < 60)
   assert.doesNotMatch(text, /wrong-|ann|bob/)
@@ -155,6 +157,9 @@ test('a server on this machine answers only under its names, whatever a name lea
   })
   socket.terminate()
   assert.equal(status, 421)
+  assert.equal(new Hosts('2001:db8::1', ['a.example']).has('[2001:db8::1]:4747'), true)
+  for (const name of ['a.example:8443', 'http://a', ''])
+    assert.throws(() => new Hosts('10.0.0.1', [name]), /without a port/)
   const anywhere = await start(t, {}, '0.0.0.0')
   assert.equal(await statusFor(anywhere.url.replace('0.0.0.0', '127.0.0.1'), 'any.example'), 200)
 })

@@ -8,7 +8,7 @@ import { plain } from '../terminal.ts'
 import { accessOptions, openAccess } from './access.ts'
 import { type Command, defineCommand, type Values } from './command.ts'
 import { asDataFailure, dataFile, makeFolder, span } from './data-file.ts'
-import { Failure, UsageError } from './errors.ts'
+import { Failure, quoted, UsageError } from './errors.ts'
 import { choice, duration, integer, size } from './values.ts'
 
 const mostMs = 2 ** 31 - 1
@@ -61,7 +61,7 @@ const options = {
   'max-streams': {
     type: 'string',
     value: '<n>',
-    help: 'Streams that may be open at once, over HTTP and over WebSockets each. Default: 20000',
+    help: 'Streams that may be open at once, over HTTP and WebSockets. Default: 20000',
   },
   'max-streams-per-subject': {
     type: 'string',
@@ -231,6 +231,10 @@ function read(values: Values<typeof options>): ServerOptions {
   if (values['max-body'] !== undefined) read.maxBody = size('--max-body', values['max-body'], 1, 2 ** 30)
   if (values.cors !== undefined) read.cors = values.cors.includes('*') ? '*' : values.cors
   if (values.cookie !== undefined) read.cookie = values.cookie
+  for (const name of values['allow-host']) {
+    if (name === '' || /[\s/]|:\d*$/.test(name))
+      throw new UsageError(`--allow-host must be a name without a port, got ${quoted(name)}.`)
+  }
   if (values['allow-host'].length > 0) read.hosts = values['allow-host']
   if (values['trust-proxy']) read.trustProxy = true
   if (values.source !== undefined) read.source = choice('--source', values.source, ['host', 'none'])

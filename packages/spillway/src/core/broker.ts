@@ -18,7 +18,7 @@ import { Filter, FilterIndex, type FilterOptions } from './filter.ts'
 import type { Appended, AppendOptions, Log, LogStart } from './log.ts'
 import { memoryLog } from './memory-log.ts'
 import type { Delivery } from './reader.ts'
-import { type Access, accessOf, everything, Permit, type Rights } from './rights.ts'
+import { type Access, accessOf, everything, Permit, type Rights, RightsChanges } from './rights.ts'
 import type { Signal } from './signal.ts'
 import { BrokerSubscription, beforeBuffer, type Source, type Start, type Subscription } from './subscription.ts'
 import { checkNames } from './topics.ts'
@@ -168,8 +168,6 @@ export function createBroker<Topics extends object = TopicMap>(options: BrokerOp
 /** A subscription whose access somebody vouches for. */
 interface Member {
   readonly request: AccessRequest
-  /** Grows with every doubt about its access: an answer to an older question does not count. */
-  doubts: number
   checking: boolean
   readonly stopListening: (() => void) | undefined
 }
@@ -182,8 +180,7 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
   readonly #maxBytes: number
   readonly #authorize: BrokerOptions['authorize']
   readonly #rightsEvents: RightsEvents | undefined
-  /** Grows whenever rights may have changed. */
-  #rightsVersion = 0
+  readonly #changes = new RightsChanges()
   readonly #members = new Map<BrokerSubscription, Member>()
   readonly #leaders = new Set<BrokerSubscription>()
   readonly #index = new FilterIndex<BrokerSubscription>()
@@ -247,10 +244,13 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     return (await this.append(batches, options)).indexes
   }
 
-  /** As `publishAll`; tells also whether it was a repetition. Rejects with `FORBIDDEN` for what `permit` does not allow. */
+  /**
+   * As `publishAll`; tells also whether it was a repetition. `owner`: whose ids these are, each has its own.
+   * Rejects with `FORBIDDEN` for what `permit` does not allow.
+   */
   async append(
     batches: readonly BatchInput[],
-    { id, expected, permit = Permit.everything }: PublishOptions & { permit?: Permit } = {},
+    { id, expected, owner = '', permit = Permit.everything }: PublishOptions & { owner?: string; permit?: Permit } = {},
   ): Promise<Appended> {
     if (this.#closed) throw shutdownError()
     if (id !== undefined) checkId(id)
@@ -267,7 +267,7 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     }
     if (pending.length === 0) return { indexes: [], duplicate: false }
     try {
-      return await this.#log.append(pending, { key: id, expected })
+      return await this.#log.append(pending, { key: id === undefined ? undefined : keyOf(id, owner), expected })
     } catch (cause) {
       if (cause instanceof SpillwayError) throw cause
       throw new SpillwayError('LOG_FAILED', 'The log could not store the events. None was published.', { cause })
@@ -289,7 +289,6 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     const subscription = new BrokerSubscription(this.#source, filter, start, onLag)
     const member: Member = {
       request: { token, action: 'read', topics: options.topics, namespaces: options.namespaces },
-      doubts: 0,
       checking: false,
       stopListening: signal && onAbort(signal, () => subscription.fail(signal.reason)),
     }
@@ -305,21 +304,19 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
   }
 
   revoke(subject: string): void {
-    this.#rightsVersion++
+    this.#changes.note(subject)
     for (const [subscription, member] of this.#members) {
-      if (subscription.subject === undefined) member.doubts++
       if ((subscription.subject ?? member.request.token) !== subject) continue
       subscription.fail(revokedError('The rights of this subscription were revoked.', subscription))
     }
   }
 
   recheck(subject?: string): void {
-    this.#rightsVersion++
+    this.#changes.note(subject)
     if (!this.#authorize) return
     for (const [subscription, member] of this.#members) {
-      // Whoever is not known yet may be the one.
-      if (subject !== undefined && (subscription.subject ?? subject) !== subject) continue
-      member.doubts++
+      // Who is being asked for may turn out to be the one: the answer tells.
+      if (subject !== undefined && subscription.subject !== subject) continue
       subscription.doubt(this.#buffer.newestIndex)
       if (member.checking) continue
       const refuse = (cause: unknown) => withdrawn(subscription, cause)
@@ -332,15 +329,16 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     token: string,
     action: AccessRequest['action'],
   ): Promise<Access & { readonly isCurrent: () => boolean }> {
-    if (!this.#authorize) return { ...accessOf(everything, token), isCurrent: () => true }
+    // Where nobody looks at tokens they name nobody.
+    if (!this.#authorize) return { ...accessOf(everything, ''), isCurrent: () => true }
     for (;;) {
-      const version = this.#rightsVersion
+      const { version } = this.#changes
       const access = accessOf(await this.#authorize({ token, action }), token)
-      if (version !== this.#rightsVersion) continue
+      if (this.#changes.since(version, access.subject)) continue
       if (this.#clock.now() >= access.expiresAt) throw new SpillwayError('EXPIRED', 'The token has expired.')
       return {
         ...access,
-        isCurrent: () => version === this.#rightsVersion && this.#clock.now() < access.expiresAt,
+        isCurrent: () => !this.#changes.since(version, access.subject) && this.#clock.now() < access.expiresAt,
       }
     }
   }
@@ -389,11 +387,11 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     member.checking = true
     try {
       let access: Access
-      let doubts: number
+      let version: number
       do {
-        doubts = member.doubts
+        version = this.#changes.version
         access = accessOf(await this.#authorize?.(member.request), member.request.token)
-      } while (doubts !== member.doubts)
+      } while (this.#changes.since(version, access.subject))
       if (subscription.closed) return
       if (this.#clock.now() >= access.expiresAt) {
         subscription.expire()
@@ -537,6 +535,11 @@ function logStart(from: From): LogStart | undefined {
   else if ('last' in from) checkIndex('from.last', from.last, 0)
   else return undefined
   return from
+}
+
+/** An id has no control characters, so that no two owners can mean the same. */
+function keyOf(id: string, owner: string): string {
+  return owner === '' ? id : `${id}\0${owner}`
 }
 
 const maxIdLength = 256

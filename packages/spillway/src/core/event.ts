@@ -123,9 +123,26 @@ export class StoredEvent {
     this.payloadText = payloadText
   }
 
-  /** The event for a reader in this process. Parsed on first use and shared; readers over the network never cause it. */
+  /** The event for a reader in this process. Parsed on first use and kept for all; readers over the network never cause it. */
   get view(): StreamEvent {
-    this.#view ??= {
+    this.#view ??= this.#parse()
+    return this.#view
+  }
+
+  /**
+   * The event for a look at it. It is not kept beyond this turn: a parsed payload may take a hundred times its bytes, and
+   * filters of readers over the network look at everything.
+   */
+  glance(): StreamEvent {
+    if (this.#view) return this.#view
+    if (glanced?.event === this) return glanced.view
+    if (!glanced) queueTask(() => (glanced = undefined))
+    glanced = { event: this, view: this.#parse() }
+    return glanced.view
+  }
+
+  #parse(): StreamEvent {
+    return {
       topic: this.topic,
       type: this.type,
       key: this.key,
@@ -133,8 +150,14 @@ export class StoredEvent {
       filterKeys: this.filterKeys,
       payload: JSON.parse(this.payloadText),
     }
-    return this.#view
   }
+}
+
+/** The newest of those that were looked at: many readers look at one after the other. */
+let glanced: { readonly event: StoredEvent; readonly view: StreamEvent } | undefined
+
+function queueTask(task: () => void): void {
+  Promise.resolve().then(task)
 }
 
 /** Checked events that wait for their index. */

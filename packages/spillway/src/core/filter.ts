@@ -22,6 +22,7 @@ export class Filter {
   /** What may be read of it. */
   readonly permit: Permit
   readonly #options: FilterOptions
+  readonly #isTransient: boolean
   readonly #any: ReadonlySet<string> | undefined
   readonly #namespaces: ReadonlySet<string> | undefined
   readonly #custom: ((event: StreamEvent) => boolean) | undefined
@@ -30,11 +31,12 @@ export class Filter {
   /** Whether a function of the reader's is asked. */
   readonly isCustom: boolean
 
-  /** Throws `INVALID` that names the field. */
-  constructor(options: FilterOptions = {}, permit: Permit = Permit.everything) {
+  /** `isTransient`: what the filter function is shown is not kept. Throws `INVALID` that names the field. */
+  constructor(options: FilterOptions = {}, permit: Permit = Permit.everything, isTransient = false) {
     const { topics = { '*': ['*'] }, namespaces, filter } = options
     this.permit = permit
     this.#options = options
+    this.#isTransient = isTransient
     this.topics = compileTopics(topics)
     this.#any = this.topics.get('*')
     if (namespaces !== undefined) checkNames('namespaces', namespaces)
@@ -48,7 +50,7 @@ export class Filter {
 
   /** The same wishes, as far as `permit` allows. */
   under(permit: Permit): Filter {
-    return permit.key === this.permit.key ? this : new Filter(this.#options, permit)
+    return permit.key === this.permit.key ? this : new Filter(this.#options, permit, this.#isTransient)
   }
 
   /** The wanted events of `batch`: its own array if that is all of them. */
@@ -70,7 +72,7 @@ export class Filter {
     if (!this.#wantsKey(event) || !this.#wantsNamespace(event)) return false
     // Before the reader's own: that could tell by its time or its failure what it was shown.
     if (this.#limited && !this.permit.mayRead(event)) return false
-    return this.#custom === undefined || this.#custom(event.view)
+    return this.#custom === undefined || this.#custom(this.#isTransient ? event.glance() : event.view)
   }
 
   /** Whether an event passes by its names; neither rights nor the filter function are asked. */

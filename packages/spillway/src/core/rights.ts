@@ -100,7 +100,7 @@ function covers({ topics, namespaces }: CompiledRule, event: Keyed): boolean {
 }
 
 function compileRule(field: string, rule: Rule): CompiledRule & { readonly denies: boolean } {
-  if (typeof rule !== 'object' || rule === null) throw invalid(field, 'be an object', rule)
+  if (typeof rule !== 'object' || rule === null || Array.isArray(rule)) throw invalid(field, 'be an object', rule)
   for (const name of Object.keys(rule)) {
     // A misspelt member would widen the rule.
     if (!members.has(name)) throw invalid(field, 'have no members beside effect, topics and namespaces', name)
@@ -110,7 +110,7 @@ function compileRule(field: string, rule: Rule): CompiledRule & { readonly denie
   if (namespaces !== undefined) checkNames(`${field}.namespaces`, namespaces)
   return {
     denies: effect === 'deny',
-    topics: topics && compileTopics(topics, `${field}.topics`),
+    topics: topics === undefined ? undefined : compileTopics(topics, `${field}.topics`),
     namespaces: namespaces && !namespaces.includes('*') ? new Set(namespaces) : undefined,
   }
 }
@@ -141,5 +141,30 @@ export function accessOf(answer: unknown, token: string): Access {
     return { read: new Permit('read', read), publish: new Permit('publish', publish), subject, expiresAt }
   } catch (cause) {
     throw new TypeError(`The answer of authorize has a mistake: ${(cause as Error).message}`, { cause })
+  }
+}
+
+/** Changes that are remembered one by one; of older ones only that there were some. */
+const mostChanges = 1000
+
+/** Whose rights have changed lately: an answer that was asked for before does not count for them. */
+export class RightsChanges {
+  /** Grows with every change. */
+  version = 0
+  /** The newest changes; `undefined`: of anybody. */
+  readonly #subjects: (string | undefined)[] = []
+
+  note(subject: string | undefined): void {
+    this.#subjects[this.version++ % mostChanges] = subject
+  }
+
+  /** Whether the rights of `subject` may have changed since `version`. */
+  since(version: number, subject: string): boolean {
+    if (this.version - version > mostChanges) return true
+    for (let n = version; n < this.version; n++) {
+      const changed = this.#subjects[n % mostChanges]
+      if (changed === undefined || changed === subject) return true
+    }
+    return false
   }
 }

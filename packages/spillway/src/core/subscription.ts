@@ -66,8 +66,8 @@ export interface Start extends Position {
 const pageLength = 256
 /** How many batches that do not match a reader passes over in one go, so that a narrow filter over a long history does not hold up others. */
 const maxScan = 4096
-/** The same where the reader's own filter function is asked, which may take much longer than a look at topics. */
-const maxCustomScan = 128
+/** Milliseconds for which it does so where its own filter function is asked, which may take much longer than a look at topics. */
+const maxCustomMs = 8
 
 /** How long a reader waits before it asks a log again that had nothing, in milliseconds. */
 const retryMs = 50
@@ -205,8 +205,10 @@ export class BrokerSubscription implements Subscription {
     if (!this.#ended && this.expiresAt !== never && this.#source.clock.now() >= this.expiresAt) this.expire()
     if (this.#ended) throw this.#error
     if (this.hold < 0 || this.#finding) return undefined
-    const most = this.filter.isCustom ? maxCustomScan : maxScan
-    for (let scanned = 0; scanned < most; scanned++) {
+    const { clock } = this.#source
+    const deadline = this.filter.isCustom ? clock.monotonic() + maxCustomMs : never
+    for (let scanned = 0; scanned < maxScan; scanned++) {
+      if (deadline !== never && clock.monotonic() > deadline) break
       if (this.#gap) return this.#tell(this.#gap)
       const batch = this.#peek()
       if (!batch && this.#gap) continue

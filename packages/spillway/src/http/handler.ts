@@ -4,6 +4,7 @@ import { formatCursor } from '../core/cursor.ts'
 import { type ErrorCode, integerOption, SpillwayError, shown } from '../core/errors.ts'
 import { JsonText, type StreamEvent } from '../core/event.ts'
 import { Filter } from '../core/filter.ts'
+import { Permit } from '../core/rights.ts'
 import type { BrokerSubscription } from '../core/subscription.ts'
 import { type ParsedBatch, parseBatch, parseBatches } from '../wire/publish.ts'
 import { Cors } from './cors.ts'
@@ -104,7 +105,7 @@ export interface HandlerOptions extends LimitOptions {
 export interface Denial {
   readonly code: ErrorCode
   readonly message: string
-  readonly action: 'read' | 'publish' | 'ticket' | 'status'
+  readonly action: 'read' | 'publish' | 'ticket' | 'status' | 'metrics'
   /** Who it was, where that is known. */
   readonly subject: string | undefined
   /** Where it came from, `''` where that is not known. */
@@ -317,7 +318,7 @@ export class Faces {
     if (!wish) {
       const filter = expression === undefined ? undefined : this.#compileFilter?.(expression)
       const options = namespaces ? { topics, namespaces } : { topics }
-      wish = { ...options, shape, compiled: new Filter({ ...options, filter }) }
+      wish = { ...options, shape, compiled: new Filter({ ...options, filter }, Permit.everything, true) }
       // Only a cache: what strangers ask for must not fill the memory.
       if (this.#wishes.size >= maxWishes) this.#wishes.clear()
       this.#wishes.set(shape, wish)
@@ -403,7 +404,7 @@ export class Faces {
 
   #addressOf(peer: Peer): string {
     const forwarded = this.#trustProxy ? peer.header('x-forwarded-for') : undefined
-    return forwarded?.split(',').at(-1)?.trim() ?? peer.address
+    return forwarded?.split(',').at(-1)?.trim() || peer.address
   }
 
   /** Where nobody named the subject it is the token, which nobody must be told. */
@@ -449,10 +450,12 @@ export class Faces {
     const batches: ParsedBatch[] = isLines ? parseBatches(body) : [parseBatch(body, 'body')]
     const events = this.#checkBatches(batches)
     // A body may take long to come.
-    if (!access.isCurrent()) access = await this.#access(request, token, 'publish')
-    this.#publishRate.take(access.subject || this.#addressOf(request), events, systemClock.monotonic())
+    while (!access.isCurrent()) access = await this.#access(request, token, 'publish')
+    const publisher = access.subject === '' ? `address ${this.#addressOf(request)}` : `subject ${access.subject}`
+    this.#publishRate.take(publisher, events, systemClock.monotonic())
     const { indexes, duplicate } = await this.#broker.append(batches, {
       id: publishId(request.header('idempotency-key'), batches[0]?.id),
+      owner: access.subject,
       expected: expectedIndex(request.query),
       permit: access.publish,
     })
@@ -514,8 +517,7 @@ export class Faces {
   #explain(error: unknown): SpillwayError {
     const explained =
       error instanceof SpillwayError ? error : new SpillwayError('INTERNAL', 'The request failed.', { cause: error })
-    // Who comes while the broker is being closed has met no failure.
-    if (explained.status >= 500 && explained.code !== 'SHUTDOWN') this.#onError(error)
+    if (explained.status >= 500 && !expected.has(explained.code)) this.#onError(error)
     return explained
   }
 
@@ -555,6 +557,9 @@ interface Wish {
 }
 
 const maxWishes = 1000
+
+/** Errors that are no failures: who comes while the broker is being closed, or is full, is asked to come back. */
+const expected: ReadonlySet<ErrorCode> = new Set(['SHUTDOWN', 'OVERLOADED'])
 
 /** Errors that are about rights, room or limits. */
 const denials: ReadonlySet<ErrorCode> = new Set([

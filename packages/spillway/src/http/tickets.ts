@@ -4,26 +4,29 @@ import { getOrMake } from '../core/get-or-make.ts'
 
 /** How long a ticket can be used, in milliseconds. */
 export const ticketLife = 30_000
-/** Tickets that may be out at once. */
+/** Tickets that may be out at once, and UTF-16 units of the tokens that they stand for. */
 const mostTickets = 10_000
+const mostUnits = 2 ** 24
 
 /**
  * Tickets that stand for a token in a URL, each once and for a short time: URLs are logged, and a token in one would be
  * readable for long. They are this process's: another server does not know them.
  */
 export class Tickets {
+  #units = 0
   readonly #tickets = new Map<string, { readonly token: string; readonly usableUntil: number }>()
 
   /** `now`: milliseconds that only grow. Throws `OVERLOADED`: nobody loses a ticket because others ask for many. */
   issue(token: string, now: number): string {
     this.#dropOld(now)
-    if (this.#tickets.size >= mostTickets) {
+    if (this.#tickets.size >= mostTickets || this.#units + token.length > mostUnits) {
       throw new SpillwayError('OVERLOADED', `${mostTickets} tickets are out, of which each is good for 30 seconds.`)
     }
     const bytes = globalThis.crypto.getRandomValues(new Uint8Array(18))
     const ticket = btoa(String.fromCharCode(...bytes))
       .replaceAll('+', '-')
       .replaceAll('/', '_')
+    this.#units += token.length
     this.#tickets.set(ticket, { token, usableUntil: now + ticketLife })
     return ticket
   }
@@ -31,7 +34,7 @@ export class Tickets {
   /** The token that a ticket stands for, once. */
   take(ticket: string, now: number): string | undefined {
     const found = this.#tickets.get(ticket)
-    this.#tickets.delete(ticket)
+    this.#delete(ticket)
     return found && now < found.usableUntil ? found.token : undefined
   }
 
@@ -39,8 +42,13 @@ export class Tickets {
     // The oldest come first.
     for (const [ticket, { usableUntil }] of this.#tickets) {
       if (now < usableUntil) return
-      this.#tickets.delete(ticket)
+      this.#delete(ticket)
     }
+  }
+
+  #delete(ticket: string): void {
+    this.#units -= this.#tickets.get(ticket)?.token.length ?? 0
+    this.#tickets.delete(ticket)
   }
 }
 

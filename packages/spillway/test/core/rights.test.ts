@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { createBroker, nomadRightsEvents } from '../../src/core/broker.ts'
 import { SpillwayError } from '../../src/core/errors.ts'
 import type { Batch } from '../../src/core/event.ts'
-import { everything, Permit, type Rights, type Rule } from '../../src/core/rights.ts'
+import { everything, Permit, type Rights, RightsChanges, type Rule } from '../../src/core/rights.ts'
 import type { Subscription } from '../../src/core/subscription.ts'
 import type { TopicFilter } from '../../src/core/topics.ts'
 import { seededRandom } from '../support/random.ts'
@@ -67,6 +67,10 @@ test('a rule with a mistake is refused by name', () => {
     ['none', /^read must be "all" or an array of rules, got "none"/],
     [undefined, /^read must be/],
     [[7], /^read\[0\] must be an object/],
+    [[[]], /^read\[0\] must be an object/],
+    [[{ topics: null }], /^read\[0\]\.topics must be an object/],
+    [[{ topics: '' }], /^read\[0\]\.topics must be an object/],
+    [[{ namespaces: null }], /^read\[0\]\.namespaces must be an array/],
     [[{}, { topic: 'A' }], /^read\[1\] must have no members beside effect, topics and namespaces, got "topic"/],
     [[{ effect: 'maybe' }], /^read\[0\]\.effect must be "allow" or "deny"/],
     [[{ topics: { A: 'k' } }], /^read\[0\]\.topics\["A"\] must be an array of strings/],
@@ -279,4 +283,54 @@ test('who cannot be checked at the moment is asked to come back', async () => {
   canTell = false
   broker.recheck()
   await assert.rejects(subscription.next(), withCode('UNREACHABLE', /the keys are missing/))
+})
+
+test('whoever a pending check turns out to be, a revocation meanwhile counts', async () => {
+  const answers: ReturnType<typeof deferred<Rights>>[] = []
+  const broker = createBroker({
+    authorize: () => {
+      const answer = deferred<Rights>()
+      answers.push(answer)
+      return answer.promise
+    },
+  })
+  const subscription = broker.subscribe()
+  answers[0]?.resolve({ ...everything, subject: 'A' })
+  await subscription.ready
+  broker.recheck()
+  broker.revoke('B')
+  answers[1]?.resolve({ ...everything, subject: 'B' })
+  await turn()
+  assert.equal(answers.length, 3, 'it is asked for again')
+  await broker.publish({ topic: 'T', type: 't' })
+  assert.equal(subscription.take(), undefined)
+  answers[2]?.reject(new SpillwayError('FORBIDDEN', 'revoked'))
+  await assert.rejects(subscription.next(), withCode('REVOKED'))
+})
+
+test('changes of others hold up nobody, however often they come', async () => {
+  let asked = 0
+  const broker = createBroker({
+    authorize: async () => {
+      asked++
+      for (let n = 0; n < 10; n++) broker.recheck('other')
+      await turn()
+      return { ...everything, subject: 'ann' }
+    },
+  })
+  await broker.subscribe().ready
+  assert.equal(asked, 1)
+})
+
+test('changes that are too many to be remembered count for everybody', () => {
+  const changes = new RightsChanges()
+  changes.note('a')
+  const { version } = changes
+  assert.equal(changes.since(version, 'a'), false)
+  for (let n = 0; n < 1000; n++) changes.note('b')
+  assert.deepEqual([changes.since(version, 'a'), changes.since(version, 'b')], [false, true])
+  changes.note('b')
+  assert.equal(changes.since(version, 'a'), true)
+  changes.note(undefined)
+  assert.equal(changes.since(changes.version - 1, 'a'), true)
 })

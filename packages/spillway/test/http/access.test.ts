@@ -238,3 +238,24 @@ test('an event published after a revocation never reaches the revoked reader, in
   }
   assert.equal(site.broker.status.subscriptions, 0)
 })
+
+test('what a filter of a reader over the network looks at is not kept', async (t) => {
+  const seen: WeakRef<object>[] = []
+  const site = await serve(t, {
+    handler: {
+      compileFilter: () => (event) => {
+        seen.push(new WeakRef(event.payload as object))
+        return false
+      },
+    },
+  })
+  for (let n = 0; n < 20; n++) await site.broker.publish({ topic: 'T', type: 't', payload: { n } })
+  const client = await RawClient.open(t, site.port, get('/v1/events?from=earliest&filter=true'))
+  await until(() => seen.length >= 20, 'all were looked at')
+  client.socket.destroy()
+  await until(() => site.broker.status.subscriptions === 0, 'it has gone')
+  await until(() => {
+    ;(globalThis as unknown as { gc(): void }).gc()
+    return seen.every((ref) => ref.deref() === undefined)
+  }, 'nothing of it is left')
+})

@@ -157,7 +157,10 @@ test('streams of all mounts of a broker are counted together', async (t) => {
 })
 
 test('a subject that publishes too fast is refused with 429 and Retry-After, and others are not', async (t) => {
-  const site = await serve(t, { handler: { maxPublishRate: 5, retry: 1000 } })
+  const site = await serve(t, {
+    brokerOptions: { authorize: () => everything },
+    handler: { maxPublishRate: 5, retry: 1000 },
+  })
   const publish = (token: string, count: number) =>
     post(
       site,
@@ -171,6 +174,31 @@ test('a subject that publishes too fast is refused with 429 and Retry-After, and
   assert.match(refused.json.detail as string, /5 events a second may be published, and these are 5\. None was stored/)
   assert.equal((await publish('b', 5)).status, 200)
   assert.equal(site.broker.status.newestIndex, 2)
+})
+
+test('where nobody looks at tokens, they do not make publishers', async (t) => {
+  const site = await serve(t, { handler: { maxPublishRate: 2 } })
+  const statuses = []
+  for (let n = 0; n < 4; n++) {
+    statuses.push((await post(site, { topic: 'T', type: 't' }, { authorization: `Bearer invented-${n}` })).status)
+  }
+  assert.deepEqual(statuses, [200, 200, 429, 429])
+})
+
+test('a stream that is refused for want of room is no failure of the server', async (t) => {
+  const site = await serve(t, { handler: { maxStreams: 1 } })
+  await opened(t, site, 'SSE')
+  assert.equal((await ask(site, '/v1/events')).status, 503)
+  assert.deepEqual(site.errors, [])
+})
+
+test("ids of publishes are their subject's own", async (t) => {
+  const site = await serve(t, { brokerOptions: { authorize: ({ token }) => ({ ...everything, subject: token }) } })
+  const publish = (token: string, type: string) =>
+    post(site, { topic: 'T', type }, { authorization: `Bearer ${token}`, 'idempotency-key': 'order-17' })
+  assert.equal((await publish('a', 'x')).json.index, 1)
+  assert.equal((await publish('b', 'y')).json.index, 2)
+  assert.deepEqual([(await publish('a', 'x')).json.duplicate, (await publish('a', 'z')).status], [true, 409])
 })
 
 test('a bucket fills with time, holds a second, and pays for a batch that is larger', () => {
