@@ -205,10 +205,10 @@ export class BrokerSubscription implements Subscription {
     if (!this.#ended && this.expiresAt !== never && this.#source.clock.now() >= this.expiresAt) this.expire()
     if (this.#ended) throw this.#error
     if (this.hold < 0 || this.#finding) return undefined
-    const { clock } = this.#source
-    const deadline = this.filter.isCustom ? clock.monotonic() + maxCustomMs : never
+    const { isCustom } = this.filter
+    const startedAt = isCustom ? this.#source.clock.monotonic() : 0
     for (let scanned = 0; scanned < maxScan; scanned++) {
-      if (deadline !== never && clock.monotonic() > deadline) break
+      if (isCustom && this.#source.clock.monotonic() - startedAt > maxCustomMs) break
       if (this.#gap) return this.#tell(this.#gap)
       const batch = this.#peek()
       if (!batch && this.#gap) continue
