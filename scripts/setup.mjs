@@ -34,7 +34,7 @@ if (!existsSync(stampFile) || readFileSync(stampFile, 'utf8') !== stamp) install
 if (!installOnly) compile()
 
 function install() {
-  console.log('set-up: installing what package-lock.json lists (npm ci, only after it changed; about 15 s) ...')
+  console.log('set-up: installing what package-lock.json lists (npm ci, only after it changed; up to a minute) ...')
   rmSync(stampFile, { force: true })
   const { status, error } = npm(['ci', '--no-audit', '--no-fund', '--loglevel=error'])
   if (error || status !== 0) {
