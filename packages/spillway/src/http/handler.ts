@@ -285,8 +285,10 @@ export class Faces {
     const exact = parseFlag('exact', single(parameters, 'exact'))
     const filter = single(parameters, 'filter')
     const token = this.#tokenOf(peer, single(parameters, 'ticket'))
-    // To compile an expression takes time that strangers must not have.
-    if (filter !== undefined) await this.#access(peer, token, 'read')
+    // To compile an expression or to look into the log takes time that strangers must not have, and what is kept is not theirs
+    // to know.
+    const isCostly = filter !== undefined || exact || typeof from === 'object'
+    if (isCostly) await this.#access(peer, token, 'read')
     const wish = this.#wish(parseTopics(parameters.get('topic')), parameters.get('namespace'), filter)
     return this.#stream(peer, token, wish, { from, exact }, encoder, this.#stallTimeout)
   }
@@ -450,6 +452,13 @@ export class Faces {
     const batches: ParsedBatch[] = isLines ? parseBatches(body) : [parseBatch(body, 'body')]
     const events = this.#checkBatches(batches)
     // A body may take long to come.
+    // One who may publish something must not be able to end the history for all by its greatest index.
+    if (!access.publish.isEverything && batches.some(({ index }) => index !== undefined)) {
+      throw new SpillwayError(
+        'FORBIDDEN',
+        'To choose an index takes the right to publish everything. Nothing was stored.',
+      )
+    }
     while (!access.isCurrent()) access = await this.#access(request, token, 'publish')
     const publisher = access.subject === '' ? `address ${this.#addressOf(request)}` : `subject ${access.subject}`
     this.#publishRate.take(publisher, events, systemClock.monotonic())
@@ -558,8 +567,8 @@ interface Wish {
 
 const maxWishes = 1000
 
-/** Errors that are no failures: who comes while the broker is being closed, or is full, is asked to come back. */
-const expected: ReadonlySet<ErrorCode> = new Set(['SHUTDOWN', 'OVERLOADED'])
+/** Errors that are no failures of ours: who has left, or comes while the broker is being closed, is full or cannot tell who it is. */
+const expected: ReadonlySet<ErrorCode> = new Set(['CLOSED', 'SHUTDOWN', 'OVERLOADED', 'UNREACHABLE'])
 
 /** Errors that are about rights, room or limits. */
 const denials: ReadonlySet<ErrorCode> = new Set([

@@ -23,6 +23,8 @@ class Counts {
   all = 0
   readonly bySubject = new Map<string, number>()
   readonly byAddress = new Map<string, number>()
+  /** Of those whose rights are not known yet. */
+  readonly unknownByAddress = new Map<string, number>()
 }
 
 const counts = new WeakMap<AnyBroker, Counts>()
@@ -41,26 +43,34 @@ export class StreamLimits {
   readonly #inAll: number
   readonly #perSubject: number
   readonly #perAddress: number
+  readonly #unknownPerAddress: number
 
   constructor(broker: AnyBroker, { maxStreams, maxStreamsPerSubject, maxStreamsPerAddress }: LimitOptions) {
     this.#counts = getOrMake(counts, broker, () => new Counts())
     this.#inAll = integerOption('maxStreams', maxStreams ?? 20_000, 1, noLimit)
     this.#perSubject = integerOption('maxStreamsPerSubject', maxStreamsPerSubject ?? noLimit, 1, noLimit)
+    // Strangers must not take all places while it is looked up who they are.
+    this.#unknownPerAddress = Math.max(16, Math.ceil(this.#inAll / 4))
     this.#perAddress = integerOption('maxStreamsPerAddress', maxStreamsPerAddress ?? noLimit, 1, noLimit)
   }
 
   /** Takes a place for a stream from `address`, `''` if it has none. Throws `OVERLOADED`. */
   take(address: string): Place {
-    const { all, byAddress, bySubject } = this.#counts
+    const { all, byAddress, bySubject, unknownByAddress } = this.#counts
     if (all >= this.#inAll) throw full(`${this.#inAll} streams`)
     check(byAddress, address, this.#perAddress, 'address')
+    check(unknownByAddress, address, this.#unknownPerAddress, 'address')
     this.#counts.all++
     add(byAddress, address, 1)
+    add(unknownByAddress, address, 1)
+    let isKnown = false
     let subject = ''
     let isFree = false
     return {
       for: (name) => {
-        if (isFree) return
+        if (isFree || isKnown) return
+        isKnown = true
+        add(unknownByAddress, address, -1)
         check(bySubject, name, this.#perSubject, 'subject')
         subject = name
         add(bySubject, name, 1)
@@ -71,6 +81,7 @@ export class StreamLimits {
         this.#counts.all--
         add(byAddress, address, -1)
         add(bySubject, subject, -1)
+        if (!isKnown) add(unknownByAddress, address, -1)
       },
     }
   }

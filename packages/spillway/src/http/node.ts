@@ -96,7 +96,7 @@ class NodeRequest implements HandlerRequest {
   }
 
   onGone(listener: () => void): void {
-    if (this.#response.closed) listener()
+    if (hasGone(this.#response)) listener()
     else this.#response.on('close', listener)
   }
 }
@@ -109,6 +109,13 @@ async function* readBefore({ body }: IncomingMessage & { body?: unknown }): Asyn
   yield body instanceof Uint8Array ? body : Buffer.from(typeof body === 'string' ? body : JSON.stringify(body))
 }
 
+/** A response of HTTP/2 says it by its stream only. */
+function hasGone(
+  response: ServerResponse & { readonly stream?: { readonly destroyed: boolean } | undefined },
+): boolean {
+  return response.closed || response.destroyed || response.stream?.destroyed === true
+}
+
 function splitUrl(target: string): [string, string] {
   // [RFC 9112, 3.2.2] A proxy may send the whole URL.
   const url = target.replace(/^https?:\/\/[^/?]*/i, '')
@@ -118,7 +125,7 @@ function splitUrl(target: string): [string, string] {
 
 function send({ status, headers, body }: HandlerResponse, request: IncomingMessage, response: ServerResponse): void {
   // The peer may have gone meanwhile; `onGone` has told so.
-  if (response.destroyed) return
+  if (hasGone(response)) return
   if (typeof body !== 'string') {
     response.writeHead(status, headers)
     // A body that nobody reads would hide that the peer has gone.

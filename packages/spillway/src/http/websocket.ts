@@ -29,7 +29,9 @@ export interface WebSocketLike {
 /** The request that a WebSocket began with. */
 export interface UpgradeRequest {
   readonly headers: Readonly<Record<string, string | string[] | undefined>>
-  readonly socket?: { readonly remoteAddress?: string | undefined } | undefined
+  readonly socket?:
+    | { readonly remoteAddress?: string | undefined; readonly encrypted?: boolean | undefined }
+    | undefined
 }
 
 export interface WebSocketOptions
@@ -46,6 +48,8 @@ const maxMessage = 16_384
 const defaultIdleTimeout = 10_000
 /** Bytes that may wait in a connection which is to be told of a refusal. */
 const mostUnread = 4 * 2 ** 20
+/** Subscriptions that may be refused one after the other before a connection is closed. */
+const mostRefusals = 16
 const isOpen = 1
 
 /**
@@ -98,6 +102,8 @@ class SocketConnection {
   /** By id; what `gone` has to be told to. */
   readonly #subscriptions = new Map<number | undefined, Subscribed>()
   #written = 0
+  /** Since a subscription last came about. */
+  #refusals = 0
   #idle: ReturnType<typeof setTimeout> | undefined
 
   constructor(site: Site, socket: WebSocketLike, request: UpgradeRequest) {
@@ -113,6 +119,8 @@ class SocketConnection {
       site.connections.delete(this)
     })
     socket.on('message', (data, isBinary) => {
+      // It was refused, and has not heard of it yet.
+      if (socket.readyState !== isOpen) return
       try {
         this.#obey(parseOrder(data, isBinary, site.maxSubscriptions))
       } catch (error) {
@@ -153,7 +161,10 @@ class SocketConnection {
   /** Whether it is no page of another origin, or one of an origin that `passes`. */
   #isOwnOr(passes: (origin: string) => boolean): boolean {
     const origin = this.#header('origin')
-    return origin === undefined || passes(origin) || hostOf(origin) === this.#header('host')
+    if (origin === undefined || passes(origin)) return true
+    // Who is on the wire makes pages of http://host, and must not speak for those of https://host.
+    const isSafe = !this.#request.socket?.encrypted || origin.startsWith('https:')
+    return isSafe && hostOf(origin) === this.#header('host')
   }
 
   #header(name: string): string | undefined {
@@ -175,7 +186,10 @@ class SocketConnection {
     this.#remember(id, subscribed)
     this.#subscribe(order, subscribed).catch((error: SpillwayError) => {
       // It may have been given up meanwhile, and its id be another's.
-      if (this.#subscriptions.get(id) === subscribed) this.#end(id, error)
+      if (this.#subscriptions.get(id) !== subscribed) return
+      this.#refusals++
+      this.#end(id, error)
+      if (this.#refusals >= mostRefusals) this.#socket.close(error.closeCode, error.code)
     })
   }
 
@@ -204,6 +218,7 @@ class SocketConnection {
       subscribed.gone()
       return
     }
+    this.#refusals = 0
     subscribed.stream = stream
     stream.open(this.#sink(id, subscribed))
   }

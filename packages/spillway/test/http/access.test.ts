@@ -259,3 +259,19 @@ test('what a filter of a reader over the network looks at is not kept', async (t
     return seen.every((ref) => ref.deref() === undefined)
   }, 'nothing of it is left')
 })
+
+test('what is kept is told to nobody who may not read', async (t) => {
+  const site = await serve(t, {
+    brokerOptions: {
+      authorize: () => {
+        throw new SpillwayError('UNAUTHORIZED', 'Send a token.')
+      },
+    },
+  })
+  await publishIndexes(site.broker, 1, 3)
+  for (const query of ['exact=true&from=zz:0', 'last=2', 'from=2020-01-01T00:00:00Z', 'from=earliest']) {
+    const { status, text } = await ask(site, `/v1/events?${query}`)
+    assert.equal(status, 401, query)
+    assert.doesNotMatch(text, /Kept/)
+  }
+})

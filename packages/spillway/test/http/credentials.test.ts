@@ -76,11 +76,14 @@ test('tickets end after half a minute, and beyond 10,000 none is given, so that 
   assert.equal(tickets.take(late, ticketLife), undefined)
   assert.equal(tickets.take(inTime, ticketLife), 'a')
   const first = tickets.issue('first', 1)
-  for (let n = 1; n < 10_000; n++) tickets.issue('more', 1)
+  for (let n = 1; n < 10_000; n++) tickets.issue(`token ${n % 200}`, 1)
   assert.throws(() => tickets.issue('one more', 2), withCode('OVERLOADED', /10000 tickets are out/))
   assert.equal(tickets.take(first, 2), 'first')
   tickets.issue('one more', 2)
   tickets.issue('much later', ticketLife + 1)
+  for (let n = 0; n < 100; n++) tickets.issue('greedy', ticketLife + 1)
+  assert.throws(() => tickets.issue('greedy', ticketLife + 1), withCode('OVERLOADED', /100 tickets of this token/))
+  tickets.issue('another', ticketLife + 1)
 })
 
 test('a cookie is looked at where it is named, and after the headers', async (t) => {

@@ -3,18 +3,24 @@ import { type ClientHttp2Session, type ClientHttp2Stream, connect, constants, cr
 import type { AddressInfo } from 'node:net'
 import { type TestContext, test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
-import { type Broker, createBroker } from '../../src/core/broker.ts'
+import { type Broker, type BrokerOptions, createBroker } from '../../src/core/broker.ts'
+import { everything, type Rights } from '../../src/core/rights.ts'
 import { type HandlerOptions, toNodeHandler } from '../../src/http/node.ts'
 import { type Face, Follower, faces } from '../support/follower.ts'
 import { until } from '../support/http.ts'
+import { deferred } from '../support/waiting.ts'
 
 interface Http2Site {
   readonly broker: Broker
   readonly session: ClientHttp2Session
 }
 
-async function serveHttp2(t: TestContext, handler: HandlerOptions = {}): Promise<Http2Site> {
-  const broker = createBroker({ capacity: 10_000 })
+async function serveHttp2(
+  t: TestContext,
+  handler: HandlerOptions = {},
+  options: BrokerOptions = {},
+): Promise<Http2Site> {
+  const broker = createBroker({ capacity: 10_000, ...options })
   const server = createServer(toNodeHandler(broker, handler))
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', () => resolve()))
   const session = connect(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
@@ -184,4 +190,26 @@ test('HTTP/2: a refused publish is answered, and what is published is one batch'
   const { status, text } = await ask('{"events":[{"topic":"T","type":"t"}]}', 'application/json')
   assert.equal(status, 200)
   assert.equal(JSON.parse(text).index, 1)
+})
+
+test('HTTP/2: a peer that left while its access was looked up, before anything was opened, leaves nothing', async (t) => {
+  const answers: ReturnType<typeof deferred<Rights>>[] = []
+  const authorize = () => {
+    const answer = deferred<Rights>()
+    answers.push(answer)
+    return answer.promise
+  }
+  const { broker, session } = await serveHttp2(t, { compileFilter: () => () => true }, { authorize })
+  const { stream } = followHttp2(session, 'SSE', '?filter=true')
+  await until(() => answers.length === 1, 'it has asked')
+  stream.close(constants.NGHTTP2_CANCEL)
+  await new Promise((resolve) => stream.on('close', resolve))
+  // The server has seen it once it answers what came later.
+  const later = followHttp2(session, 'SSE', '?bad')
+  await until(() => later.status === 400, 'an answer')
+  for (let n = 0; n < 3; n++) {
+    for (const answer of answers) answer.resolve(everything)
+    await setImmediate()
+  }
+  await until(() => broker.status.subscriptions === 0, 'nobody is left')
 })

@@ -290,3 +290,29 @@ test('who loses the right to publish while the body is on its way publishes noth
   assert.match((await client.toEnd()).statusLine, / 403 /)
   assert.equal(site.broker.status.newestIndex, 0)
 })
+
+test('an index is chosen by who may publish everything', async (t) => {
+  const publish: Record<string, Rights['publish']> = { some: [{ topics: { T: ['*'] } }], all: 'all' }
+  const site = await serve(t, {
+    brokerOptions: { authorize: ({ token }) => ({ read: 'all', publish: publish[token] ?? [] }) },
+  })
+  const ask = (token: string) =>
+    post(site, { index: 2 ** 53 - 1, events: [{ topic: 'T', type: 't' }] }, { authorization: `Bearer ${token}` })
+  assert.deepEqual([(await ask('some')).status, site.broker.status.newestIndex], [403, 0])
+  assert.equal((await ask('all')).status, 200)
+})
+
+test('strangers cannot take all places while it is looked up who they are', async (t) => {
+  const site = await serve(t, {
+    brokerOptions: { authorize: ({ token }) => (token === 'slow' ? new Promise(() => {}) : everything) },
+    handler: { maxStreams: 64 },
+  })
+  const clients = Array.from({ length: 40 }, () => follow(site.port, 'SSE', followRequest('SSE', { token: 'slow' })))
+  t.after(() => {
+    for (const { socket } of clients) socket.destroy()
+  })
+  await until(() => clients.filter(({ follower }) => follower.status === 503).length === 24, 'the others are refused')
+  for (const { socket } of clients) socket.destroy()
+  await until(() => site.broker.status.subscriptions === 0, 'they are gone')
+  for (let n = 0; n < 20; n++) await opened(t, site, 'SSE')
+})

@@ -178,6 +178,19 @@ test('an idle subscription ends when its rights expire, and gets nothing after',
   assert.deepEqual(await peer.closed, { code: 4513, reason: 'EXPIRED' })
 })
 
+test('who is refused again and again is sent away', async (t) => {
+  const authorize = () => {
+    throw new SpillwayError('UNAUTHORIZED', 'This token is not valid.')
+  }
+  const { url } = await serve(t, {}, { authorize })
+  const peer = new Peer(
+    t,
+    url,
+    Array.from({ length: 20 }, (_, n) => ({ subscribe: '', id: n + 1 })),
+  )
+  assert.deepEqual(await peer.closed, { code: 4510, reason: 'UNAUTHORIZED' })
+})
+
 test('a page of another origin is refused unless it is named', async (t) => {
   const { url } = await serve(t, { cors: ['https://app.example'] })
   const host = new URL(url).host
