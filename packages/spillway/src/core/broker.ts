@@ -250,7 +250,12 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
    */
   async append(
     batches: readonly BatchInput[],
-    { id, expected, owner = '', permit = Permit.everything }: PublishOptions & { owner?: string; permit?: Permit } = {},
+    {
+      id,
+      expected,
+      owner = '',
+      permit = Permit.everything,
+    }: PublishOptions & { owner?: string | undefined; permit?: Permit } = {},
   ): Promise<Appended> {
     if (this.#closed) throw shutdownError()
     if (id !== undefined) checkId(id)

@@ -135,5 +135,8 @@ export function checkExpected(expected: number | undefined, last: number): void 
 
 /** The same key came with other events. */
 export function keyReused(key: string): SpillwayError {
-  return new SpillwayError('KEY_REUSED', `The key ${shown(key)} was used for other events. Nothing was stored.`)
+  return new SpillwayError(
+    'KEY_REUSED',
+    `The key ${shown(key.split('\0', 1)[0])} was used for other events. Nothing was stored.`,
+  )
 }

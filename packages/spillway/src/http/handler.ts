@@ -451,7 +451,13 @@ export class Faces {
     const body = await this.#read(request)
     const batches: ParsedBatch[] = isLines ? parseBatches(body) : [parseBatch(body, 'body')]
     const events = this.#checkBatches(batches)
-    // A body may take long to come.
+    const id = publishId(request.header('idempotency-key'), batches[0]?.id)
+    let owner = id && (await ownerOf(access.subject))
+    // The body may have taken long to come.
+    while (!access.isCurrent()) {
+      access = await this.#access(request, token, 'publish')
+      owner = id && (await ownerOf(access.subject))
+    }
     // One who may publish something must not be able to end the history for all by its greatest index.
     if (!access.publish.isEverything && batches.some(({ index }) => index !== undefined)) {
       throw new SpillwayError(
@@ -459,12 +465,11 @@ export class Faces {
         'To choose an index takes the right to publish everything. Nothing was stored.',
       )
     }
-    while (!access.isCurrent()) access = await this.#access(request, token, 'publish')
     const publisher = access.subject === '' ? `address ${this.#addressOf(request)}` : `subject ${access.subject}`
     this.#publishRate.take(publisher, events, systemClock.monotonic())
     const { indexes, duplicate } = await this.#broker.append(batches, {
-      id: publishId(request.header('idempotency-key'), batches[0]?.id),
-      owner: access.subject,
+      id,
+      owner,
       expected: expectedIndex(request.query),
       permit: access.publish,
     })
@@ -582,6 +587,13 @@ const denials: ReadonlySet<ErrorCode> = new Set([
 ])
 
 function ignore(): void {}
+
+/** Whose an id of a publish is, as the log keeps it: a subject may be a token, which must not stand there. */
+async function ownerOf(subject: string): Promise<string> {
+  if (subject === '') return ''
+  const digest = await globalThis.crypto.subtle.digest('SHA-256', new TextEncoder().encode(subject))
+  return Array.from(new Uint8Array(digest, 0, 16), (byte) => byte.toString(16).padStart(2, '0')).join('')
+}
 
 function actionOf({ method, path }: HandlerRequest): Denial['action'] {
   if (path === '/v1/tickets') return 'ticket'

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { SpillwayError } from '../../src/core/errors.ts'
+import { memoryLog } from '../../src/core/memory-log.ts'
 import { everything, type Rights } from '../../src/core/rights.ts'
 import type { Denial } from '../../src/http/handler.ts'
 import { PublishRate } from '../../src/http/limits.ts'
@@ -198,7 +199,9 @@ test("ids of publishes are their subject's own", async (t) => {
     post(site, { topic: 'T', type }, { authorization: `Bearer ${token}`, 'idempotency-key': 'order-17' })
   assert.equal((await publish('a', 'x')).json.index, 1)
   assert.equal((await publish('b', 'y')).json.index, 2)
-  assert.deepEqual([(await publish('a', 'x')).json.duplicate, (await publish('a', 'z')).status], [true, 409])
+  assert.equal((await publish('a', 'x')).json.duplicate, true)
+  const { status, json } = await publish('a', 'z')
+  assert.deepEqual([status, json.detail], [409, 'The key "order-17" was used for other events. Nothing was stored.'])
 })
 
 test('a bucket fills with time, holds a second, and pays for a batch that is larger', () => {
@@ -289,6 +292,22 @@ test('who loses the right to publish while the body is on its way publishes noth
   client.send(body.slice(9))
   assert.match((await client.toEnd()).statusLine, / 403 /)
   assert.equal(site.broker.status.newestIndex, 0)
+})
+
+test('a log is not told the token of who publishes', async (t) => {
+  const keys: (string | undefined)[] = []
+  const log = memoryLog()
+  const append = log.append.bind(log)
+  log.append = (batches, options) => {
+    keys.push(options?.key)
+    return append(batches, options)
+  }
+  const site = await serve(t, { brokerOptions: { log, authorize: () => everything } })
+  for (const headers of [{}, { 'idempotency-key': 'k' }]) {
+    await post(site, { topic: 'T', type: 't' }, { authorization: 'Bearer canary', ...headers })
+  }
+  assert.equal(keys[0], undefined)
+  assert.match(keys[1] ?? '', /^k\0[0-9a-f]{32}$/)
 })
 
 test('an index is chosen by who may publish everything', async (t) => {
