@@ -16,6 +16,8 @@ export const silentLog: ServerLog = { info() {}, warn() {}, error() {} }
 
 /** One JSON object a line on standard output, for machines. */
 export function jsonLog(): ServerLog {
+  // Not buffered: the last line before an exit counts most.
+  const output = pino.destination({ fd: 1, sync: true })
   const logger = pino(
     {
       timestamp: pino.stdTimeFunctions.isoTime,
@@ -23,14 +25,19 @@ export function jsonLog(): ServerLog {
       formatters: { level: (label) => ({ level: label }) },
       serializers: { error: pino.stdSerializers.errWithCause },
     },
-    // Not buffered: the last line before an exit counts most.
-    pino.destination({ fd: 1, sync: true }),
+    { write: (line: string) => void output.write(escaped(line)) },
   )
   return {
     info: (message, fields = {}) => logger.info(fields, message),
     warn: (message, fields = {}) => logger.warn(fields, message),
     error: (message, fields = {}) => logger.error(fields, message),
   }
+}
+
+/** JSON escapes C0 only. Whoever looks at the file in a terminal must not meet C1 or what turns the direction of writing. */
+function escaped(line: string): string {
+  const unitEscape = (unit: string) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`
+  return line.replace(/[\u007f-\u009f\p{Cf}\u2028\u2029]/gu, (found) => found.replace(/[\s\S]/g, unitEscape))
 }
 
 /** Short lines on standard error, for people. */

@@ -69,6 +69,8 @@ const defaultConnections = 25_000
 const defaultGrace = 4000
 /** Bytes of one message of a WebSocket client. */
 const maxOrder = 65_536
+/** Pieces in which it may come. Each is kept by itself: 16,000 fragments of one byte cost 2 MB. */
+const orderLimits = { maxFragments: 1024, maxBufferedChunks: 4096 }
 /** Milliseconds within which headers and whole requests must have come: Node's own are made for uploads, and for a minute of silence. */
 const requestLimits = { headersTimeout: 10_000, requestTimeout: 60_000, connectionsCheckingInterval: 2_000 }
 
@@ -148,6 +150,7 @@ export function createServer({
     server: http,
     path: '/v1/events',
     maxPayload: maxOrder,
+    ...orderLimits,
     verifyClient: ({ req }, decide) => decide(hosts.has(req.headers.host), 421, 'Misdirected Request'),
   })
   // It passes on what the server under it cannot do, which `listen` rejects with.

@@ -86,10 +86,18 @@ test('a password in a url and a token in the environment are not shown by the co
     ['status', '--url', `http://user:${canary}@127.0.0.1:1`],
     ['tail', '--count', '1', '--url', `http://user:${canary}@127.0.0.1:1/%zz`],
     ['status', '--url', 'http://127.0.0.1:1'],
+    ['status', '--url', `user:${canary}@host`],
+    ['status', '--url', `ftp://127.0.0.1/?token=${canary}`],
   ]) {
     const program = new Program(t, args, { env: { SPILLWAY_TOKEN: canary } })
     await program.ended
     assert.ok(!(program.stdout.text + program.stderr.text).includes(canary), program.stderr.text)
+  }
+  for (const token of [`a\n${canary}`, `${canary}\u0142`]) {
+    const program = new Program(t, ['status', '--url', url], { env: { SPILLWAY_TOKEN: token } })
+    assert.notEqual(await program.ended, 0)
+    assert.match(program.stderr.text, /SPILLWAY_TOKEN must be one token/)
+    assert.ok(!program.stderr.text.includes(canary))
   }
 })
 
@@ -129,6 +137,7 @@ test('what strangers name stands in the log escaped and short', async (t) => {
       assert.ok(line.length < 1500, `${line.length} characters`)
       // biome-ignore lint/suspicious/noControlCharactersInRegex: those are what must not be there
       assert.doesNotMatch(line, /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/)
+      assert.doesNotMatch(line, /[\u2028\u2029\p{Cf}]/u)
       if (mode.length > 0) assert.equal(typeof JSON.parse(line).msg, 'string')
       else assert.match(line, /^\d\d:\d\d:\d\d /)
     }

@@ -406,7 +406,8 @@ export class Faces {
 
   #addressOf(peer: Peer): string {
     const forwarded = this.#trustProxy ? peer.header('x-forwarded-for') : undefined
-    return forwarded?.split(',').at(-1)?.trim() || peer.address
+    // Whoever is not behind a proxy that sets it writes what he likes: no address is longer, with zone and port.
+    return forwarded?.split(',').at(-1)?.trim().slice(0, maxAddressLength) || peer.address
   }
 
   /** Where nobody named the subject it is the token, which nobody must be told. */
@@ -571,6 +572,7 @@ interface Wish {
 }
 
 const maxWishes = 1000
+const maxAddressLength = 64
 
 /** Errors that are no failures of ours: who has left, or comes while the broker is being closed, is full or cannot tell who it is. */
 const expected: ReadonlySet<ErrorCode> = new Set(['CLOSED', 'SHUTDOWN', 'OVERLOADED', 'UNREACHABLE'])

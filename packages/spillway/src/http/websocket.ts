@@ -288,7 +288,7 @@ type Order =
   | { readonly subscribe: string; readonly id: number | undefined; readonly token: string | undefined }
   | { readonly unsubscribe: number }
 
-/** Throws `INVALID` or `TOO_LARGE`. */
+/** Throws `INVALID` or `TOO_LARGE`. Its message shows no values of the order: a token may be among them, in the wrong place. */
 function parseOrder(data: unknown, isBinary: boolean, most: number): Order {
   const text = String(data)
   if (isBinary) throw new SpillwayError('INVALID', 'A message must be text, got bytes.')
@@ -298,7 +298,13 @@ function parseOrder(data: unknown, isBinary: boolean, most: number): Order {
   try {
     order = { ...(JSON.parse(text) as object) } as Record<string, unknown>
   } catch (cause) {
-    throw new SpillwayError('INVALID', `A message must be a JSON object, got ${shown(text)}.`, { cause })
+    throw new SpillwayError(
+      'INVALID',
+      `A message must be a JSON object, got ${text.length} characters that are none.`,
+      {
+        cause,
+      },
+    )
   }
   const { subscribe, unsubscribe, id, token } = order
   const isId = (value: unknown): value is number =>
@@ -307,13 +313,13 @@ function parseOrder(data: unknown, isBinary: boolean, most: number): Order {
   if (typeof subscribe !== 'string') {
     throw new SpillwayError(
       'INVALID',
-      `A message must have subscribe, a query, or unsubscribe, an id; got ${shown(text)}.`,
+      `A message must have subscribe, a query, or unsubscribe, an id; got ${shown(Object.keys(order).join(', '))}.`,
     )
   }
   if (id !== undefined && !isId(id))
     throw new SpillwayError('INVALID', `id must be an integer from 1 to ${most}, got ${shown(id)}.`)
   if (token !== undefined && typeof token !== 'string')
-    throw new SpillwayError('INVALID', `token must be a string, got ${shown(token)}.`)
+    throw new SpillwayError('INVALID', `token must be a string, got one of type ${typeof token}.`)
   return { subscribe, id, token }
 }
 

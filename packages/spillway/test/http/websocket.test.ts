@@ -178,6 +178,21 @@ test('an idle subscription ends when its rights expire, and gets nothing after',
   assert.deepEqual(await peer.closed, { code: 4513, reason: 'EXPIRED' })
 })
 
+test('a refusal does not repeat a token that stands in the wrong place', async (t) => {
+  const { url } = await serve(t)
+  for (const order of [
+    'canary',
+    '{"token":"canary"}',
+    '{"subscribe":"","token":["canary"]}',
+    '{"unsubscribe":"canary"}',
+  ]) {
+    const peer = new Peer(t, url, [order])
+    const { closed } = await peer.next()
+    assert.equal(closed?.code, 'INVALID')
+    assert.doesNotMatch(closed?.message ?? '', /canary/)
+  }
+})
+
 test('who is refused again and again is sent away', async (t) => {
   const authorize = () => {
     throw new SpillwayError('UNAUTHORIZED', 'This token is not valid.')
