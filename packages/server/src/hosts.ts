@@ -14,13 +14,10 @@ export class Hosts {
 
   /** `names`: without a port; throws `CONFIG` for others. Default: where only this machine can reach `address`, its usual names; elsewhere any. */
   constructor(address: string, names: readonly string[] | undefined) {
-    for (const name of names ?? []) {
-      if (name === '' || /[\s/]|:\d*$/.test(name.replace(/^\[[0-9a-f:.]+\]$/i, 'address'))) {
-        throw new SpillwayError(
-          'CONFIG',
-          `hosts must be names without a port, such as "events.example", got ${JSON.stringify(name)}.`,
-        )
-      }
+    const wrong = names?.find((name) => !isHostName(name))
+    if (wrong !== undefined) {
+      const must = 'be names without a port, such as "events.example"'
+      throw new SpillwayError('CONFIG', `hosts must ${must}, got ${JSON.stringify(wrong)}.`)
     }
     const bracketed = address.includes(':') ? `[${address}]` : address
     const own = isLoopback(address) ? [...loopbackNames, bracketed] : names && [bracketed]
@@ -32,4 +29,9 @@ export class Hosts {
     if (!this.#names) return true
     return host !== undefined && this.#names.has(host.toLowerCase().replace(/:\d*$/, ''))
   }
+}
+
+/** Whether `name` is one that a header `Host` may have before its port; addresses of IPv6 stand in brackets. */
+export function isHostName(name: string): boolean {
+  return name !== '' && !/[\s/]|:\d*$/.test(name)
 }

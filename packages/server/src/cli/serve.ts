@@ -1,6 +1,7 @@
 import path from 'node:path'
 import { SpillwayError } from 'spillway'
 import { type SqliteLog, type SqliteLogOptions, sqliteLog } from 'spillway/log/sqlite'
+import { isHostName } from '../hosts.ts'
 import { humanLog, jsonLog, type ServerLog } from '../log.ts'
 import { isLoopback } from '../loopback.ts'
 import { createServer, type ServerOptions } from '../server.ts'
@@ -232,8 +233,7 @@ function read(values: Values<typeof options>): ServerOptions {
   if (values.cors !== undefined) read.cors = values.cors.includes('*') ? '*' : values.cors
   if (values.cookie !== undefined) read.cookie = values.cookie
   for (const name of values['allow-host']) {
-    if (name === '' || /[\s/]|:\d*$/.test(name))
-      throw new UsageError(`--allow-host must be a name without a port, got ${quoted(name)}.`)
+    if (!isHostName(name)) throw new UsageError(`--allow-host must be a name without a port, got ${quoted(name)}.`)
   }
   if (values['allow-host'].length > 0) read.hosts = values['allow-host']
   if (values['trust-proxy']) read.trustProxy = true

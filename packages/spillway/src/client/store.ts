@@ -1,4 +1,5 @@
 import type { Batch, Gap, StreamEvent } from '../core/event.ts'
+import { microtask } from '../core/microtask.ts'
 import type { Subscription } from '../core/subscription.ts'
 import type { ClientSubscribeOptions, Status } from './client.ts'
 import { type Controller, host, type OwnSignal } from './runtime.ts'
@@ -87,7 +88,7 @@ class Store<State> {
     return () => {
       if (!this.#listeners.delete(listener) || this.#listeners.size > 0) return
       // Not for who leaves and comes back at once, as components do.
-      queueTask(() => {
+      microtask(() => {
         if (this.#listeners.size === 0) this.#stop()
       })
     }
@@ -175,10 +176,6 @@ function isOver({ controller }: Run): boolean {
 
 function signalOf({ controller }: Run): OwnSignal {
   return controller.signal as OwnSignal
-}
-
-function queueTask(task: () => void): void {
-  Promise.resolve().then(task)
 }
 
 /** For {@link toStore}: the newest `count` events, oldest first. */

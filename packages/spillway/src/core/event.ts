@@ -1,4 +1,5 @@
 import { invalid, SpillwayError, shown } from './errors.ts'
+import { microtask } from './microtask.ts'
 
 /** Topic names and the type of each topic's payload, for brokers and clients that know them at compile time. */
 export type TopicMap = Record<string, unknown>
@@ -136,7 +137,7 @@ export class StoredEvent {
   glance(): StreamEvent {
     if (this.#view) return this.#view
     if (glanced?.event === this) return glanced.view
-    if (!glanced) queueTask(() => (glanced = undefined))
+    if (!glanced) microtask(() => (glanced = undefined))
     glanced = { event: this, view: this.#parse() }
     return glanced.view
   }
@@ -155,10 +156,6 @@ export class StoredEvent {
 
 /** The newest of those that were looked at: many readers look at one after the other. */
 let glanced: { readonly event: StoredEvent; readonly view: StreamEvent } | undefined
-
-function queueTask(task: () => void): void {
-  Promise.resolve().then(task)
-}
 
 /** Checked events that wait for their index. */
 export interface PendingBatch {

@@ -243,9 +243,7 @@ export class Faces {
     try {
       return await route?.(request)
     } catch (error) {
-      const refused = this.#explain(error)
-      this.#tellDenied(refused, actionOf(request), request)
-      return problem(refused, this.retry)
+      return problem(this.#refused(error, actionOf(request), request), this.retry)
     }
   }
 
@@ -269,9 +267,7 @@ export class Faces {
       checkNames(parameters, this.#followParameters)
       return await this.#open(parameters, encoder, peer, undefined)
     } catch (error) {
-      const refused = this.#explain(error)
-      this.#tellDenied(refused, 'read', peer)
-      throw refused
+      throw this.#refused(error, 'read', peer)
     }
   }
 
@@ -352,8 +348,7 @@ export class Faces {
       const token = this.#tokenOf(request)
       return streamed(await this.#stream(request, token, wish, { from }, encoder, this.#nomadStallTimeout))
     } catch (error) {
-      const refused = this.#explain(error)
-      this.#tellDenied(refused, 'read', request)
+      const refused = this.#refused(error, 'read', request)
       const body = refused.status === 403 ? 'Permission denied' : refused.message
       return { status: refused.status, headers: { ...text, ...retryAfter(refused, this.retry) }, body }
     }
@@ -500,9 +495,8 @@ export class Faces {
   }
 
   /** The error's peer is told of it by others: this is for the operator. */
-  #tellDenied(error: unknown, action: Denial['action'], peer: Peer): void {
-    if (!(error instanceof SpillwayError) || !denials.has(error.code)) return
-    const { code, message } = error
+  #tellDenied({ code, message }: SpillwayError, action: Denial['action'], peer: Peer): void {
+    if (!denials.has(code)) return
     this.#onDenied({ code, message, action, subject: this.#subjects.get(peer), address: this.#addressOf(peer) })
   }
 
@@ -526,6 +520,13 @@ export class Faces {
       const problem = error instanceof TypeError ? 'must be UTF-8' : 'ended before it was complete'
       throw new SpillwayError('INVALID', `The body ${problem}.`, { cause: error })
     }
+  }
+
+  /** The error to answer with, once the operator was told what concerns him. */
+  #refused(error: unknown, action: Denial['action'], peer: Peer): SpillwayError {
+    const refused = this.#explain(error)
+    this.#tellDenied(refused, action, peer)
+    return refused
   }
 
   /** The error to answer with. What went wrong inside is for the operator, not for strangers. */
