@@ -15,7 +15,7 @@ import {
   type TopicMap,
 } from './event.ts'
 import { Filter, FilterIndex, type FilterOptions } from './filter.ts'
-import type { Appended, AppendOptions, Log, LogStart } from './log.ts'
+import type { Appended, AppendOptions, Log, LogStart, RightsChange } from './log.ts'
 import { memoryLog } from './memory-log.ts'
 import type { Delivery } from './reader.ts'
 import { type Access, accessOf, everything, Permit, type Rights, RightsChanges } from './rights.ts'
@@ -213,7 +213,11 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
       ended: this.#remove,
     }
     this.#buffer.follow((delivery) => this.#dispatch(delivery))
-    this.#stopFollowing = this.#log.follow((batch) => this.#take(batch))
+    this.#stopFollowing = this.#log.follow((batch) => this.#take(batch), {
+      missed: (upTo) => this.#buffer.skip(upTo),
+      rights: (change) => this.#heed(change),
+      ended: () => void this.close(),
+    })
   }
 
   get status(): BrokerStatus {
@@ -309,24 +313,11 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
   }
 
   revoke(subject: string): void {
-    this.#changes.note(subject)
-    for (const [subscription, member] of this.#members) {
-      if ((subscription.subject ?? member.request.token) !== subject) continue
-      subscription.fail(revokedError('The rights of this subscription were revoked.', subscription))
-    }
+    this.#tell({ subject, isRevoked: true })
   }
 
   recheck(subject?: string): void {
-    this.#changes.note(subject)
-    if (!this.#authorize) return
-    for (const [subscription, member] of this.#members) {
-      // Who is being asked for may turn out to be the one: the answer tells.
-      if (subject !== undefined && subscription.subject !== subject) continue
-      subscription.doubt(this.#buffer.newestIndex)
-      if (member.checking) continue
-      const refuse = (cause: unknown) => withdrawn(subscription, cause)
-      void this.#check(subscription, member, refuse)
-    }
+    this.#tell({ subject, isRevoked: false })
   }
 
   /** What `token` may do. Rejects as `authorize` does, or with `EXPIRED`. */
@@ -387,6 +378,36 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     await this.#log.close()
   }
 
+  #tell(change: RightsChange): void {
+    if (this.#log.announce) this.#log.announce(change)
+    else this.#heed(change)
+  }
+
+  #heed({ subject, isRevoked }: RightsChange): void {
+    this.#changes.note(subject)
+    if (isRevoked && subject !== undefined) this.#revoke(subject)
+    else this.#recheck(subject)
+  }
+
+  #revoke(subject: string): void {
+    for (const [subscription, member] of this.#members) {
+      if ((subscription.subject ?? member.request.token) !== subject) continue
+      subscription.fail(revokedError('The rights of this subscription were revoked.', subscription))
+    }
+  }
+
+  #recheck(subject: string | undefined): void {
+    if (!this.#authorize) return
+    for (const [subscription, member] of this.#members) {
+      // Who is being asked for may turn out to be the one: the answer tells.
+      if (subject !== undefined && subscription.subject !== subject) continue
+      subscription.doubt(this.#buffer.newestIndex)
+      if (member.checking) continue
+      const refuse = (cause: unknown) => withdrawn(subscription, cause)
+      void this.#check(subscription, member, refuse)
+    }
+  }
+
   /** Asks until an answer is about the present, and lets the subscription go on or end with it. */
   async #check(subscription: BrokerSubscription, member: Member, refusal: (cause: unknown) => unknown): Promise<void> {
     member.checking = true
@@ -433,16 +454,15 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
 
   /** What others appended to the log may be more than this broker keeps in memory; its readers then find it in the log. */
   #take(batch: StoredBatch): void {
-    if (this.#rightsEvents) for (const event of batch.events) this.#heed(event, this.#rightsEvents)
+    if (this.#rightsEvents) for (const event of batch.events) this.#heedEvent(event, this.#rightsEvents)
     if (batch.bytes <= this.#maxBytes) this.#buffer.append(batch)
     else this.#buffer.skip(batch.index)
   }
 
   /** Before the batch can be read: what it says counts for it, too. */
-  #heed({ topic, type, key }: StoredEvent, { subjects, everybody }: RightsEvents): void {
-    if (everybody.includes(topic)) this.recheck()
-    else if (topic === subjects && type.endsWith('Deleted')) this.revoke(key)
-    else if (topic === subjects) this.recheck(key)
+  #heedEvent({ topic, type, key }: StoredEvent, { subjects, everybody }: RightsEvents): void {
+    if (everybody.includes(topic)) this.#heed({ subject: undefined, isRevoked: false })
+    else if (topic === subjects) this.#heed({ subject: key, isRevoked: type.endsWith('Deleted') })
   }
 
   readonly #remove = (subscription: BrokerSubscription): void => {

@@ -25,11 +25,37 @@ export interface Log {
   /** The index that a reader starts after to get what `start` says, from `floor` to `last`. */
   locate(start: LogStart): Promise<number>
 
-  /** Calls `listener` with every batch stored from now on, whoever appended it, in index order. Gives back the undo. */
-  follow(listener: (batch: StoredBatch) => void): () => void
+  /**
+   * Calls `listener` with every batch stored from now on, whoever appended it, in index order; and `news`, in order with
+   * the batches, where the log has other things to tell. Gives back the undo.
+   */
+  follow(listener: (batch: StoredBatch) => void, news?: LogNews): () => void
+
+  /**
+   * Tells all brokers of this log that rights have changed: those of this thread before it returns, the others in order
+   * with the batches. A log that only one broker reads has no need of it.
+   */
+  announce?(change: RightsChange): void
 
   /** Stores nothing more; what was accepted is finished first. Harmless when done twice. */
   close(): Promise<void>
+}
+
+/** What a log may have to tell beside batches: one that several brokers read, each at a distance. */
+export interface LogNews {
+  /** The listener was not told of the batches up to this index, which is above all that it was told of. They can be read. */
+  missed(upTo: number): void
+  rights(change: RightsChange): void
+  /** The log was closed by its owner. */
+  ended(): void
+}
+
+/** Whose rights have changed. */
+export interface RightsChange {
+  /** `undefined`: anybody's may have. */
+  readonly subject: string | undefined
+  /** Whether they are known to be gone, so that nobody need be asked. */
+  readonly isRevoked: boolean
 }
 
 export interface AppendOptions {

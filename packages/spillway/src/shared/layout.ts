@@ -29,7 +29,7 @@ import { type Memory, SharedMemory } from './memory.ts'
  *
  * A record starts at a multiple of 8 and does not wrap: where it does not fit, a pad fills the end of the ring. The last
  * word lies in one page.
- *   +0 bytes of the payload, of a pad its own size   +4 type, format (0: JSON), 16-bit tag of the topic
+ *   +0 bytes of the payload, of a pad its own size   +4 type, 16-bit tag of the topic
  *   +8 sequence, low and high   +16 index, low and high   +24 hash of the key   +28 number of events   +32 payload
  * A pad has only the first 8 bytes, since 8 may be all there is. Sequences count batches; another record has that of the
  * next batch, so they tell exactly how many were lost.
@@ -55,6 +55,8 @@ export const cell = {
   tail: 32,
   /** Low word of the newest sequence, then the newest index, low and high. Plain, stored before TAIL. */
   newest: 33,
+  /** The newest index that is no longer kept in the log of which this is the news, as one 64-bit word; `Atomics` only. */
+  floor: 40,
   wait: 64,
   bell: 65,
   intent: 96,
@@ -64,7 +66,7 @@ export const cell = {
 } as const
 
 /** What a record says. */
-export const recordType = { batch: 0, pad: 1, closed: 2, error: 3, gap: 4, open: 5 } as const
+export const recordType = { batch: 0, pad: 1, closed: 2, error: 3, gap: 4, open: 5, rights: 6 } as const
 
 export type RecordType = (typeof recordType)[keyof typeof recordType]
 
@@ -244,6 +246,11 @@ export function absolutePosition(tail: number, claimed: number, { logPage, page 
   const unitBits = logPage - 3
   const ahead = (((tail >>> unitBits) - (claimed % 2 ** 32)) << unitBits) >> unitBits
   return (claimed + ahead) * page + (tail & (2 ** unitBits - 1)) * 8
+}
+
+/** The cell `floor` of a ring's memory. */
+export function floorOf({ memory }: SharedHandle): BigInt64Array {
+  return new BigInt64Array(memory, cell.floor * 4, 1)
 }
 
 /** How much a record with a payload of `length` bytes takes. */

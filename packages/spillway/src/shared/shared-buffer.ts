@@ -1,13 +1,10 @@
 import { type AnyBroker, type From, LocalBroker } from '../core/broker.ts'
-import { systemClock } from '../core/clock.ts'
 import { formatCursor } from '../core/cursor.ts'
 import { SpillwayError, shown, wrongOption } from '../core/errors.ts'
 import type { Gap, StoredBatch } from '../core/event.ts'
 import type { BrokerSubscription } from '../core/subscription.ts'
 import { batchFrame, closedFrame, eventText, gapFrame, openFrame } from '../wire/frame.ts'
 import {
-  absolutePage,
-  cell,
   createRing,
   openRing,
   type RecordType,
@@ -18,11 +15,11 @@ import {
   type SharedHandle,
   writeHistory,
 } from './layout.ts'
-import { endOf, newestPlace } from './reader.ts'
-import { type Channel, host } from './runtime.ts'
+import { endOf } from './reader.ts'
+import { host } from './runtime.ts'
 import { keyHash, topicTag } from './tags.ts'
-import { openBell } from './wait.ts'
-import { RingWriter } from './writer.ts'
+import { Bell } from './wait.ts'
+import { type RingWriter, writerOf } from './writer.ts'
 
 export interface SharedBufferOptions extends RingOptions {
   /**
@@ -87,11 +84,11 @@ const maxMessage = 256
 class FedBuffer implements SharedBuffer {
   readonly handle: SharedHandle
   readonly #ring: Ring
+  readonly #bell: Bell
   readonly #writer: RingWriter
   readonly #flush: SharedBufferOptions['flush']
   readonly #encoder = new host.TextEncoder()
   #scratch = new Uint8Array(1024)
-  #bell: Channel | undefined
   #history: string | undefined
   #source: BrokerSubscription | undefined
   #closed = false
@@ -100,16 +97,10 @@ class FedBuffer implements SharedBuffer {
     this.handle = handle
     this.#flush = flush
     this.#ring = openRing(handle)
-    const { memory, layout } = this.#ring
-    const place = newestPlace(this.#ring)
-    const end = endOf(this.#ring)
-    if (place.position !== end) throw new SpillwayError('CLOSED', 'The shared buffer was closed.')
-    if (end > layout.origin * layout.page) this.#history = readHistory(this.#ring)
-    const claimed = absolutePage(memory.load(cell.intent), memory.load(cell.epoch))
-    this.#writer = new RingWriter(this.#ring, place, claimed, () => {
-      this.#bell ??= openBell(layout.id)
-      this.#bell.postMessage(0)
-    })
+    const { origin, page } = this.#ring.layout
+    this.#bell = new Bell(this.#ring.layout.id)
+    this.#writer = writerOf(this.#ring, this.#bell)
+    if (endOf(this.#ring) > origin * page) this.#history = readHistory(this.#ring)
   }
 
   /** Tells readers what the writer before this one did not come to tell. */
@@ -225,7 +216,6 @@ class FedBuffer implements SharedBuffer {
     const cursor = this.#history === undefined ? '' : formatCursor(this.#history, index)
     this.#append(closedFrame(word, cursor, 0), index, type)
     this.#writer.publish()
-    // In a later turn: what was rung just now must arrive.
-    systemClock.defer(() => this.#bell?.close())
+    this.#bell.close()
   }
 }

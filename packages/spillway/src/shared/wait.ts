@@ -1,3 +1,4 @@
+import { systemClock } from '../core/clock.ts'
 import { SpillwayError } from '../core/errors.ts'
 import { cell, type Layout } from './layout.ts'
 import { hasWaitAsync, type Memory } from './memory.ts'
@@ -59,8 +60,28 @@ export class Alarm {
   }
 }
 
+/** Wakes those who cannot wait for a ring's memory. */
+export class Bell {
+  readonly #id: number
+  #channel: Channel | undefined
+
+  constructor(id: number) {
+    this.#id = id
+  }
+
+  ring(): void {
+    this.#channel ??= openBell(this.#id)
+    this.#channel.postMessage(0)
+  }
+
+  close(): void {
+    // In a later turn: what was rung just now must arrive.
+    systemClock.defer(() => this.#channel?.close())
+  }
+}
+
 /** The channel by which the writer of a ring wakes readers that cannot wait for its memory. Throws `CONFIG` where there is none. */
-export function openBell(id: number): Channel {
+function openBell(id: number): Channel {
   const { BroadcastChannel } = host
   if (!BroadcastChannel) {
     throw new SpillwayError(

@@ -1,5 +1,6 @@
 import { SpillwayError } from '../core/errors.ts'
 import {
+  absolutePage,
   cell,
   entryBytes,
   headerBytes,
@@ -10,7 +11,8 @@ import {
   recordType,
   spanOf,
 } from './layout.ts'
-import type { Place } from './reader.ts'
+import { endOf, newestPlace, type Place } from './reader.ts'
+import type { Bell } from './wait.ts'
 
 /** After so many records, or bytes, what was appended is published. */
 const maxPending = 64
@@ -185,3 +187,12 @@ function tooLarge(length: number, most: number): SpillwayError {
 }
 
 function ignore(): void {}
+
+/** Goes on at the end of what `ring` has published. Throws `CLOSED` if its last word has been said. */
+export function writerOf(ring: Ring, bell: Bell): RingWriter {
+  const { memory } = ring
+  const place = newestPlace(ring)
+  if (place.position !== endOf(ring)) throw new SpillwayError('CLOSED', 'The shared buffer was closed.')
+  const claimed = absolutePage(memory.load(cell.intent), memory.load(cell.epoch))
+  return new RingWriter(ring, place, claimed, () => bell.ring())
+}

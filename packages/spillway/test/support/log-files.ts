@@ -3,8 +3,8 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import type { TestContext } from 'node:test'
+import { encodeBatch } from '../../src/core/batch-text.ts'
 import { encodeEvents, type PendingBatch } from '../../src/core/event.ts'
-import { encodeBatch } from '../../src/log/sqlite/codec.ts'
 import { Random } from './random.ts'
 
 const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)

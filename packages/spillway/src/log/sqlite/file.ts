@@ -2,10 +2,10 @@ import { accessSync, constants, existsSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { DatabaseSync, type StatementSync } from 'node:sqlite'
 import { pathToFileURL } from 'node:url'
+import { decodeBatch } from '../../core/batch-text.ts'
 import { SpillwayError } from '../../core/errors.ts'
 import type { HistoryBatch } from '../../core/log.ts'
 import type { FilePart, SqliteFile } from '../sqlite.ts'
-import { decodeBatch } from './codec.ts'
 import { bootId, readMark } from './mark.ts'
 import {
   checkHeader,

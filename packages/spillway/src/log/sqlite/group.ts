@@ -1,4 +1,4 @@
-import { batchEnd } from './codec.ts'
+import { batchEnd } from '../../core/batch-text.ts'
 import type { Job, Outcome } from './writer.ts'
 
 // How appends cross to the other thread: to copy a hundred small objects there and back takes longer than to store them.

@@ -1,10 +1,10 @@
 import { closeSync, existsSync, fsyncSync, openSync, renameSync } from 'node:fs'
 import path from 'node:path'
+import { encodeBatch } from '../../core/batch-text.ts'
 import { systemClock } from '../../core/clock.ts'
 import { SpillwayError } from '../../core/errors.ts'
 import type { HistoryBatch } from '../../core/log.ts'
 import type { FilePart } from '../sqlite.ts'
-import { encodeBatch } from './codec.ts'
 import { checkNoJournal, lock, problem, removeLog, unfinishedImport, Writer } from './writer.ts'
 
 /** See `importSqlite`. */

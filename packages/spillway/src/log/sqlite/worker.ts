@@ -1,7 +1,7 @@
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
+import { batchEnd } from '../../core/batch-text.ts'
 import { errorTable, type SpillwayError } from '../../core/errors.ts'
 import type { LogStart } from '../../core/log.ts'
-import { batchEnd } from './codec.ts'
 import { type Group, type PackedOutcome, packOutcomes, unpackGroup } from './group.ts'
 import { Reader } from './reader.ts'
 import type { RowPage } from './table.ts'

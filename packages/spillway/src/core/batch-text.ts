@@ -1,4 +1,4 @@
-import { StoredEvent } from '../../core/event.ts'
+import { StoredEvent } from './event.ts'
 
 // Names hold no control characters, and JSON text holds none of these: so they separate, and nothing needs an escape.
 const fieldEnd = '\x1f'

@@ -1,0 +1,225 @@
+import { decodeBatch } from '../core/batch-text.ts'
+import { systemClock } from '../core/clock.ts'
+import { SpillwayError, wrongOption } from '../core/errors.ts'
+import { type PendingBatch, StoredBatch } from '../core/event.ts'
+import { Followers } from '../core/followers.ts'
+import type { Appended, AppendOptions, Log, LogNews, LogPage, LogStart, RightsChange } from '../core/log.ts'
+import { floorOf, openRing, recordType } from './layout.ts'
+import { decodePage, encodePending, type LogCall, type PlainPage, type RightsNote } from './log-calls.ts'
+import { Caller, type SharedPort } from './port.ts'
+import { newestPlace, RingReader } from './reader.ts'
+import { host } from './runtime.ts'
+import type { SharedLogHandle } from './shared-log.ts'
+import { type Span, SpanReader } from './span.ts'
+import { Alarm } from './wait.ts'
+
+/**
+ * Opens a log that another thread shares: what was published it reads in shared memory, everything else it asks the owner
+ * by `port`, which must be the other end of the one that was connected. Give it to a broker. Closing it closes the port,
+ * not the log; when the owner closes the log, the brokers of this thread end with `SHUTDOWN`. Throws `CONFIG` that names what is wrong.
+ */
+export function openSharedLog(handle: SharedLogHandle, port: SharedPort): Log {
+  if (typeof handle?.epoch !== 'string') throw wrongOption('handle', 'what connect gave', handle)
+  if (typeof port?.postMessage !== 'function') throw wrongOption('port', 'a MessagePort', port)
+  return new LogView(handle, port)
+}
+
+/** How long records are read before others have their turn, in milliseconds. */
+const turnMs = 8
+
+class LogView implements Log {
+  readonly epoch: string
+  readonly #number: number
+  readonly #floor: BigInt64Array
+  readonly #reader: RingReader
+  readonly #alarm: Alarm
+  readonly #owner: Caller
+  readonly #decoder = new host.TextDecoder()
+  readonly #followers = new Followers()
+  readonly #news = new Set<LogNews>()
+  readonly #appends = new Set<Promise<unknown>>()
+  /** Readers that stand at one place ask for the same page at about one time. */
+  readonly #pages = new Map<string, Promise<LogPage>>()
+  #floorAsked: Promise<unknown> | undefined
+  #told: number
+  #isReading = false
+  #isDeferred = false
+  /** The owner has closed the log, or is gone. */
+  #isOver = false
+  #hasEnded = false
+  #closed: Promise<void> | undefined
+
+  constructor({ ring: memory, epoch, number }: SharedLogHandle, port: SharedPort) {
+    const ring = openRing(memory)
+    this.epoch = epoch
+    this.#number = number
+    this.#floor = floorOf(memory)
+    const place = newestPlace(ring)
+    this.#told = place.index
+    // A record is looked at before the next span is copied.
+    this.#reader = new RingReader(ring, place, new SpanReader(ring, undefined, true))
+    this.#alarm = new Alarm(ring.memory, ring.layout, () => this.#look())
+    this.#owner = new Caller(port, () => this.#end())
+    this.#alarm.set(this.#reader.tail)
+  }
+
+  get floor(): number {
+    // Batches may get too old while nobody publishes.
+    this.#floorAsked ??= this.#owner
+      .ask({ name: 'floor' } satisfies LogCall)
+      .catch(ignore)
+      .finally(() => (this.#floorAsked = undefined))
+    return Number(Atomics.load(this.#floor, 0))
+  }
+
+  get last(): number {
+    // What followers are told of and what this says must be the same.
+    this.#readAll(Number.POSITIVE_INFINITY)
+    return this.#told
+  }
+
+  async append(batches: readonly PendingBatch[], options: AppendOptions = {}): Promise<Appended> {
+    if (this.#closed) throw closedError()
+    const asked = this.#ask({ name: 'append', batches: encodePending(batches), options })
+    this.#appends.add(asked)
+    try {
+      const appended = (await asked) as Appended
+      // The owner had published it before it answered.
+      this.#readAll(Number.POSITIVE_INFINITY)
+      return appended
+    } finally {
+      this.#appends.delete(asked)
+    }
+  }
+
+  read(after: number, limit: number): Promise<LogPage> {
+    const place = `${after} ${limit}`
+    let page = this.#pages.get(place)
+    if (!page) {
+      page = this.#readPage(after, limit).finally(() => this.#pages.delete(place))
+      this.#pages.set(place, page)
+    }
+    return page
+  }
+
+  locate(start: LogStart): Promise<number> {
+    return this.#ask({ name: 'locate', start }) as Promise<number>
+  }
+
+  follow(listener: (batch: StoredBatch) => void, news?: LogNews): () => void {
+    const stop = this.#followers.add(listener, this.#told)
+    if (news) this.#news.add(news)
+    return () => {
+      stop()
+      if (news) this.#news.delete(news)
+    }
+  }
+
+  announce(change: RightsChange): void {
+    for (const news of this.#news) news.rights(change)
+    // Where the owner has gone there is nobody left to tell.
+    this.#ask({ name: 'announce', change }).catch(ignore)
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= Promise.allSettled(this.#appends).then(() => {
+      this.#hasEnded = true
+      this.#owner.end(closedError)
+    })
+    return this.#closed
+  }
+
+  #ask(call: LogCall): Promise<unknown> {
+    return this.#owner.ask(call)
+  }
+
+  async #readPage(after: number, limit: number): Promise<LogPage> {
+    return decodePage((await this.#ask({ name: 'read', after, limit })) as PlainPage, this.epoch)
+  }
+
+  #look(): void {
+    if (this.#hasEnded) return
+    if (this.#readAll(systemClock.monotonic() + turnMs)) this.#alarm.set(this.#reader.tail)
+    else if (!this.#isDeferred) {
+      this.#isDeferred = true
+      systemClock.defer(() => {
+        this.#isDeferred = false
+        this.#look()
+      })
+    }
+  }
+
+  /** Tells followers of what is new. Answers whether that was all; `false`: it is `deadline`. */
+  #readAll(deadline: number): boolean {
+    // A follower may ask for the newest index.
+    if (this.#isReading || this.#hasEnded) return true
+    this.#isReading = true
+    try {
+      for (let span = this.#reader.read(); span ?? this.#reader.loss; span = this.#reader.read()) {
+        if (this.#reader.loss) this.#miss(this.#reader.loss.upTo)
+        while (span && this.#reader.position < span.position + span.end) this.#take(span)
+        if (systemClock.monotonic() > deadline) return false
+      }
+      return true
+    } finally {
+      this.#isReading = false
+    }
+  }
+
+  #take(span: Span): void {
+    const at = this.#reader.position - span.position
+    const type = span.typeAt(at)
+    this.#reader.pass(span, at)
+    if (type === recordType.batch) this.#tell(this.#batchAt(span, at))
+    else if (type === recordType.gap) this.#skip(span.indexAt(at))
+    else if (type === recordType.rights) this.#heed(JSON.parse(this.#textAt(span, at)))
+    else if (type === recordType.closed) this.#end()
+  }
+
+  #tell(batch: StoredBatch): void {
+    this.#told = batch.index
+    this.#followers.tell([batch])
+  }
+
+  #skip(index: number): void {
+    this.#told = index
+    for (const news of this.#news) news.missed(index)
+  }
+
+  /** What was overwritten may have been a change of rights, which counts for what came after it. */
+  #miss(upTo: number): void {
+    this.#reader.tell()
+    for (const news of this.#news) news.rights({ subject: undefined, isRevoked: false })
+    this.#skip(upTo)
+  }
+
+  #heed({ from, ...change }: RightsNote): void {
+    if (from === this.#number) return
+    for (const news of this.#news) news.rights(change)
+  }
+
+  #batchAt(span: Span, at: number): StoredBatch {
+    const events = decodeBatch(this.#textAt(span, at))
+    // Beside names and payloads there is a separator before all fields but the first.
+    const separators = events.reduce((count, { filterKeys }) => count + 5 + filterKeys.length, -1)
+    const bytes = span.payloadAt(at).length - separators
+    return new StoredBatch(this.epoch, span.indexAt(at), { events, bytes })
+  }
+
+  #textAt(span: Span, at: number): string {
+    return this.#decoder.decode(span.payloadAt(at))
+  }
+
+  #end(): void {
+    if (this.#isOver) return
+    this.#isOver = true
+    for (const news of this.#news) news.ended()
+    void this.close()
+  }
+}
+
+function ignore(): void {}
+
+function closedError(): SpillwayError {
+  return new SpillwayError('CLOSED', 'The log was closed. The events were not stored.')
+}

@@ -1,0 +1,91 @@
+import { SpillwayError, type SpillwayErrorOptions } from '../core/errors.ts'
+
+/** One end of a `MessageChannel`, whose other end another thread has. Node, Bun, Deno and browsers have it. */
+export interface SharedPort {
+  postMessage(message: unknown): void
+  addEventListener(type: string, listener: (event: { readonly data?: unknown }) => void): void
+  start(): void
+  close(): void
+}
+
+/** An answer to call `id`, or what went wrong. */
+type Reply = { readonly id: number; readonly value: unknown } | { readonly id: number; readonly error: PlainError }
+
+interface PlainError extends Omit<SpillwayErrorOptions, 'cause'> {
+  readonly code: SpillwayError['code']
+  readonly message: string
+  readonly cause: unknown
+}
+
+interface Call {
+  readonly id: number
+  readonly question: unknown
+}
+
+/** Asks the thread at the other end of a port, and waits for its answers. */
+export class Caller {
+  readonly #port: SharedPort
+  readonly #waiting = new Map<number, { resolve(value: unknown): void; reject(reason: unknown): void }>()
+  #lastId = 0
+  #failure: (() => SpillwayError) | undefined
+
+  /** `onEnd`: the other end was closed, or its thread has ended. */
+  constructor(port: SharedPort, onEnd: () => void) {
+    this.#port = port
+    port.addEventListener('message', ({ data }) => this.#take(data as Reply))
+    port.addEventListener('close', onEnd)
+    port.start()
+  }
+
+  ask(question: unknown): Promise<unknown> {
+    if (this.#failure) return Promise.reject(this.#failure())
+    return new Promise((resolve, reject) => {
+      this.#lastId++
+      this.#waiting.set(this.#lastId, { resolve, reject })
+      this.#port.postMessage({ id: this.#lastId, question } satisfies Call)
+    })
+  }
+
+  /** Rejects what waits for an answer, and what is asked from now on. */
+  end(failure: () => SpillwayError): void {
+    this.#failure ??= failure
+    for (const { reject } of this.#waiting.values()) reject(failure())
+    this.#waiting.clear()
+    this.#port.close()
+  }
+
+  #take(reply: Reply): void {
+    const waiting = this.#waiting.get(reply.id)
+    this.#waiting.delete(reply.id)
+    if ('error' in reply) waiting?.reject(revived(reply.error))
+    else waiting?.resolve(reply.value)
+  }
+}
+
+/** Answers those who ask at the other end of `port` with what `answer` gives. `onEnd`: that end is gone. */
+export function answerCalls(port: SharedPort, answer: (question: never) => unknown, onEnd: () => void): void {
+  port.addEventListener('message', async ({ data }) => {
+    const { id, question } = data as Call
+    try {
+      port.postMessage({ id, value: await answer(question as never) } satisfies Reply)
+    } catch (error) {
+      port.postMessage({ id, error: plain(error) } satisfies Reply)
+    }
+  })
+  port.addEventListener('close', onEnd)
+  port.start()
+}
+
+/** What structured cloning leaves whole. */
+function plain(error: unknown): PlainError {
+  if (!(error instanceof SpillwayError)) {
+    return { code: 'LOG_FAILED', message: 'The log failed in the thread that owns it.', cause: String(error) }
+  }
+  const { code, message, gap, cursor, index, cause } = error
+  const rest = { ...(gap && { gap }), ...(cursor !== undefined && { cursor }), ...(index !== undefined && { index }) }
+  return { code, message, cause: cause instanceof Error ? cause.message : undefined, ...rest }
+}
+
+function revived({ code, message, cause, ...rest }: PlainError): SpillwayError {
+  return new SpillwayError(code, message, cause === undefined ? rest : { ...rest, cause: new Error(String(cause)) })
+}
