@@ -14,7 +14,7 @@ export {
 export { EventBuffer, type EventBufferOptions, type Position } from './core/buffer.ts'
 export { type Clock, systemClock } from './core/clock.ts'
 export { type Cursor, formatCursor, parseCursor } from './core/cursor.ts'
-export { type ErrorCode, type ErrorInfo, errorTable, SpillwayError } from './core/errors.ts'
+export { type ErrorCode, type ErrorInfo, errorTable, type PlainSpillwayError, SpillwayError } from './core/errors.ts'
 export {
   type Batch,
   type BatchInput,

@@ -134,6 +134,13 @@ export interface SpillwayErrorOptions {
   index?: number
 }
 
+/** A {@link SpillwayError} without its class; of the cause only what it says. */
+export interface PlainSpillwayError extends Omit<SpillwayErrorOptions, 'cause'> {
+  readonly code: ErrorCode
+  readonly message: string
+  readonly cause?: string
+}
+
 /** The one error class of Spillway. Decide by `code`; show `message`. */
 export class SpillwayError extends Error {
   readonly code: ErrorCode
@@ -151,6 +158,24 @@ export class SpillwayError extends Error {
     this.gap = gap
     this.cursor = cursor
     this.index = index
+  }
+
+  /** What structured cloning and JSON leave whole, for another thread; {@link SpillwayError.from} reads it. */
+  toJSON(): PlainSpillwayError {
+    const { code, message, gap, cursor, index, cause } = this
+    return {
+      code,
+      message,
+      ...(gap && { gap }),
+      ...(cursor !== undefined && { cursor }),
+      ...(index !== undefined && { index }),
+      ...(cause instanceof Error && { cause: cause.message }),
+    }
+  }
+
+  /** The error that `toJSON` told of. */
+  static from({ code, message, cause, ...rest }: PlainSpillwayError): SpillwayError {
+    return new SpillwayError(code, message, cause === undefined ? rest : { ...rest, cause: new Error(cause) })
   }
 
   /** HTTP status of this error's code. */

@@ -12,9 +12,10 @@ import { Encoder } from './fan-out/encoder.ts'
 import { FanOut } from './fan-out/fan-out.ts'
 import { EventStream } from './fan-out/stream.ts'
 import { ndjsonFormat, nomadFormat, sseFormat } from './format.ts'
-import { type LimitOptions, type Place, PublishRate, StreamLimits } from './limits.ts'
+import type { LimitOptions, Place } from './limits.ts'
 import { checkNames, expectedIndex, parseFlag, parseQuery, parseTopics, publishId, single, startOf } from './query.ts'
-import { type Tickets, ticketLife, ticketsOf } from './tickets.ts'
+import { createHandlerState, type HandlerState } from './state.ts'
+import { ticketLife } from './tickets.ts'
 
 /** Who asks for a stream. */
 export type Peer = Pick<HandlerRequest, 'address' | 'header' | 'onGone'>
@@ -88,6 +89,11 @@ export interface HandlerOptions extends LimitOptions {
    */
   compileFilter?: ((expression: string) => (event: StreamEvent) => boolean) | undefined
   /**
+   * Where streams are counted, tickets kept and publishers slowed down, for servers of several threads or processes; the
+   * options that limit these are then not looked at. Default: in this process.
+   */
+  state?: HandlerState | undefined
+  /**
    * Whether a proxy stands before the server that tells in `X-Forwarded-For` whom it speaks for: the last address there
    * counts. Without such a proxy anybody could choose an address. Default `false`.
    */
@@ -156,8 +162,7 @@ export class Faces {
   readonly #stallTimeout: number
   readonly #nomadStallTimeout: number
   readonly #streamAge: number
-  readonly #limits: StreamLimits
-  readonly #publishRate: PublishRate
+  readonly #state: HandlerState
   readonly #maxBody: number
   readonly #maxPayload: number
   readonly #maxBatch: number
@@ -167,7 +172,6 @@ export class Faces {
   readonly #nomad: Encoder
   readonly #nomadBookmarks: Encoder
   readonly #cookie: string | undefined
-  readonly #tickets: Tickets
   readonly #trustProxy: boolean
   readonly #compileFilter: HandlerOptions['compileFilter']
   readonly #onDenied: (denial: Denial) => void
@@ -194,6 +198,7 @@ export class Faces {
       compileFilter,
       onDenied = ignore,
       onError = console.error,
+      state,
       ...limits
     }: HandlerOptions,
   ) {
@@ -204,7 +209,6 @@ export class Faces {
       throw new SpillwayError('CONFIG', `cookie must be the name of a cookie, got ${shown(cookie)}.`)
     }
     this.#broker = broker
-    this.#tickets = ticketsOf(broker)
     this.#cookie = cookie
     this.#trustProxy = trustProxy
     this.#compileFilter = compileFilter
@@ -214,8 +218,7 @@ export class Faces {
     this.#stallTimeout = integerOption('stallTimeout', stallTimeout ?? 30_000, 1, 2 ** 31 - 1)
     this.#nomadStallTimeout = stallTimeout ?? 40_000
     this.#streamAge = integerOption('streamAge', streamAge ?? 900_000, 1000, 2 ** 31 - 1)
-    this.#limits = new StreamLimits(broker, limits)
-    this.#publishRate = new PublishRate(limits.maxPublishRate)
+    this.#state = state ?? createHandlerState(broker, limits)
     this.retry = integerOption('retry', retry ?? 1000, 0, 2 ** 31 - 1)
     this.#maxBody = integerOption('maxBody', maxBody ?? mebibyte, 1, 2 ** 30)
     this.#maxPayload = integerOption('maxPayload', maxPayload ?? this.#maxBody, 1, 2 ** 30)
@@ -280,7 +283,7 @@ export class Faces {
     const from = startOf(parameters, lastEventId)
     const exact = parseFlag('exact', single(parameters, 'exact'))
     const filter = single(parameters, 'filter')
-    const token = this.#tokenOf(peer, single(parameters, 'ticket'))
+    const token = await this.#tokenOf(peer, single(parameters, 'ticket'))
     // To compile an expression or to look into the log takes time that strangers must not have, and what is kept is not theirs
     // to know.
     const isCostly = filter !== undefined || exact || typeof from === 'object'
@@ -290,9 +293,9 @@ export class Faces {
   }
 
   /** Who asks. Throws `UNAUTHORIZED` for a ticket that is none. */
-  #tokenOf(peer: Peer, ticket?: string): string {
+  async #tokenOf(peer: Peer, ticket?: string): Promise<string> {
     if (ticket === undefined) return tokenOf(peer, this.#cookie)
-    const token = this.#tickets.take(ticket, systemClock.monotonic())
+    const token = await this.#state.redeemTicket(ticket)
     if (token !== undefined) return token
     const message = `This ticket was used before, or is older than ${ticketLife / 1000} seconds. Get another one.`
     throw new SpillwayError('UNAUTHORIZED', message)
@@ -300,11 +303,11 @@ export class Faces {
 
   async #ticket(request: HandlerRequest): Promise<HandlerResponse> {
     if (request.method !== 'POST') return notAllowed('POST', request.method)
-    const token = this.#tokenOf(request)
+    const token = await this.#tokenOf(request)
     if (token === '') throw new SpillwayError('UNAUTHORIZED', 'A ticket stands for a token, and none came.')
     // Only to who may come in: others could use up those that can be out at once.
     await this.#access(request, token, 'read')
-    const ticket = this.#tickets.issue(token, systemClock.monotonic())
+    const ticket = await this.#state.issueTicket(token)
     return json(200, { ticket, expiresIn: ticketLife / 1000 })
   }
 
@@ -345,7 +348,7 @@ export class Faces {
       const encoder = parameters.get('bookmarks')?.[0] === 'true' ? this.#nomadBookmarks : this.#nomad
       const from = { at: nomadIndex(parameters.get('index')?.[0]) }
       const wish = this.#wish(nomadTopics(parameters.get('topic')), [namespace])
-      const token = this.#tokenOf(request)
+      const token = await this.#tokenOf(request)
       return streamed(await this.#stream(request, token, wish, { from }, encoder, this.#nomadStallTimeout))
     } catch (error) {
       const refused = this.#refused(error, 'read', request)
@@ -362,7 +365,7 @@ export class Faces {
     encoder: Encoder,
     stallTimeout: number,
   ): Promise<EventStream> {
-    const place = this.#limits.take(this.#addressOf(peer))
+    const place = await this.#state.takePlace(this.#addressOf(peer))
     const subscription = this.#subscribe(place, { ...wish, ...start, token, onLag: 'skip' })
     const stream = new EventStream(this.#fanOut, subscription, {
       encoder,
@@ -380,7 +383,7 @@ export class Faces {
       await subscription.ready
       const { subject = token } = subscription
       this.#know(peer, subject, token)
-      place.for(subject)
+      await place.for(subject)
     } catch (error) {
       place.free()
       stream.gone()
@@ -439,7 +442,7 @@ export class Faces {
     const encoding = request.header('content-encoding') ?? 'identity'
     if (encoding !== 'identity')
       throw new SpillwayError('UNSUPPORTED_TYPE', `Content-Encoding must be identity, got ${shown(encoding)}.`)
-    const token = this.#tokenOf(request)
+    const token = await this.#tokenOf(request)
     // Before the body is read: who may not publish shall not make the server read.
     let access = await this.#access(request, token, 'publish')
     if (!access.publish.reaches('*'))
@@ -462,7 +465,7 @@ export class Faces {
       )
     }
     const publisher = access.subject === '' ? `address ${this.#addressOf(request)}` : `subject ${access.subject}`
-    this.#publishRate.take(publisher, events, systemClock.monotonic())
+    await this.#state.takeEvents(publisher, events)
     const { indexes, duplicate } = await this.#broker.append(batches, {
       id,
       owner,
@@ -546,10 +549,12 @@ export class Faces {
 
   /** Who may not read all learns nothing of how much there is beside indexes, which its stream tells, too. */
   async #status(request: HandlerRequest): Promise<Record<string, unknown>> {
-    const { read } = await this.#access(request, this.#tokenOf(request), 'read')
+    const { read } = await this.#access(request, await this.#tokenOf(request), 'read')
     const { oldestIndex, newestIndex, epoch, cursor, floor, ...counts } = this.#broker.status
     const place = { oldest: oldestIndex ?? null, newest: newestIndex, epoch, cursor, floor }
-    return read.isEverything ? { ...place, ...counts, streams: this.#fanOut.size } : place
+    return read.isEverything
+      ? { ...place, ...counts, streams: this.#fanOut.size, ...(await this.#state.counts?.()) }
+      : place
   }
 }
 

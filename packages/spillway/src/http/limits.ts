@@ -31,8 +31,8 @@ const counts = new WeakMap<AnyBroker, Counts>()
 
 /** A stream's place among those that are counted. */
 export interface Place {
-  /** Counts it for its subject, too. Throws `OVERLOADED`. */
-  for(subject: string): void
+  /** Counts it for its subject, too. Throws or rejects with `OVERLOADED`. */
+  for(subject: string): void | Promise<void>
   /** Harmless when done twice. */
   free(): void
 }

@@ -14,6 +14,8 @@ import {
   type HandlerResponse,
 } from './handler.ts'
 
+export type { LimitOptions, Place } from './limits.ts'
+export { createHandlerState, type HandlerState } from './state.ts'
 export type { Denial, HandlerOptions }
 
 /**

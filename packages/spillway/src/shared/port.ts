@@ -1,4 +1,4 @@
-import { SpillwayError, type SpillwayErrorOptions } from '../core/errors.ts'
+import { type PlainSpillwayError, SpillwayError } from '../core/errors.ts'
 
 /** One end of a `MessageChannel`, whose other end another thread has. Node, Bun, Deno and browsers have it. */
 export interface SharedPort {
@@ -9,13 +9,9 @@ export interface SharedPort {
 }
 
 /** An answer to call `id`, or what went wrong. */
-type Reply = { readonly id: number; readonly value: unknown } | { readonly id: number; readonly error: PlainError }
-
-interface PlainError extends Omit<SpillwayErrorOptions, 'cause'> {
-  readonly code: SpillwayError['code']
-  readonly message: string
-  readonly cause: unknown
-}
+type Reply =
+  | { readonly id: number; readonly value: unknown }
+  | { readonly id: number; readonly error: PlainSpillwayError }
 
 interface Call {
   readonly id: number
@@ -57,7 +53,7 @@ export class Caller {
   #take(reply: Reply): void {
     const waiting = this.#waiting.get(reply.id)
     this.#waiting.delete(reply.id)
-    if ('error' in reply) waiting?.reject(revived(reply.error))
+    if ('error' in reply) waiting?.reject(SpillwayError.from(reply.error))
     else waiting?.resolve(reply.value)
   }
 }
@@ -69,23 +65,14 @@ export function answerCalls(port: SharedPort, answer: (question: never) => unkno
     try {
       port.postMessage({ id, value: await answer(question as never) } satisfies Reply)
     } catch (error) {
-      port.postMessage({ id, error: plain(error) } satisfies Reply)
+      port.postMessage({ id, error: failure(error).toJSON() } satisfies Reply)
     }
   })
   port.addEventListener('close', onEnd)
   port.start()
 }
 
-/** What structured cloning leaves whole. */
-function plain(error: unknown): PlainError {
-  if (!(error instanceof SpillwayError)) {
-    return { code: 'LOG_FAILED', message: 'The log failed in the thread that owns it.', cause: String(error) }
-  }
-  const { code, message, gap, cursor, index, cause } = error
-  const rest = { ...(gap && { gap }), ...(cursor !== undefined && { cursor }), ...(index !== undefined && { index }) }
-  return { code, message, cause: cause instanceof Error ? cause.message : undefined, ...rest }
-}
-
-function revived({ code, message, cause, ...rest }: PlainError): SpillwayError {
-  return new SpillwayError(code, message, cause === undefined ? rest : { ...rest, cause: new Error(String(cause)) })
+function failure(error: unknown): SpillwayError {
+  if (error instanceof SpillwayError) return error
+  return new SpillwayError('LOG_FAILED', 'The log failed in the thread that owns it.', { cause: error })
 }

@@ -143,10 +143,11 @@ test('33: a client that reads slowly, but reads, is not cut off', async (t) => {
   let seen = client.bytes.length
   while (performance.now() - began < stallTimeout * 4) {
     // However much one look takes, there is more.
-    await publish(2 * mebibyte)
+    const published = publish(2 * mebibyte)
     client.socket.resume()
     // Enough for the kernel to open its window again.
     await until(() => client.bytes.length > seen + mebibyte || client.closed, 'more bytes')
+    await published
     client.socket.pause()
     assert.ok(!client.closed, `cut off after ${(performance.now() - began).toFixed(0)} ms`)
     seen = client.bytes.length
