@@ -1,6 +1,8 @@
 import type { Outcome, Stream, ThreadContender } from './contender.ts'
 import { aheadOf } from './payload.ts'
 
+/** What a broker's event is beside its payload. */
+const framed = 256
 const sizes = [1, 7, 8, 64, 100, 256, 1000, 4096]
 
 /** Why readers do not get every byte in order, or do not know exactly what they lost, if so. */
@@ -8,7 +10,7 @@ export async function threadConformance(contender: ThreadContender, records = 20
   const missing = await contender.missing?.()
   if (missing) return missing
   const one = { sizes, readers: 2, thorough: true, records, warmup: 0, ms: 0 }
-  const paced = { ...one, ring: 2 ** 18, paced: true, ahead: aheadOf(sizes, 2 ** 18) }
+  const paced = { ...one, ring: 2 ** 18, paced: true, ahead: aheadOf(sizes, 2 ** 18, framed) }
   const problem = problemOf(paced, await contender.stream(paced), false)
   // A writer that waits for nobody in a ring that is small.
   const lossy = { ...one, ring: 2 ** 16, paced: false, ahead: 0 }

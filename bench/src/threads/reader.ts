@@ -3,12 +3,13 @@ import type { SharedHandle } from 'spillway/shared'
 import { now } from './clock.ts'
 import type { Account } from './contender.ts'
 import { report } from './pacer.ts'
-import { payloadsOf, textsOf } from './payload.ts'
+import { type BenchEvent, digit, payloadsOf, textsOf } from './payload.ts'
 
 /** What a reader is to do, in a thread of its own. Its last message is an {@link Account}. */
 export interface ReaderJob {
   readonly source:
     | { readonly kind: 'ring'; readonly handle: SharedHandle; readonly waits: 'blocking' | 'loop' }
+    | { readonly kind: 'face'; readonly handle: SharedHandle; readonly waits: 'blocking' | 'loop' }
     | { readonly kind: 'port' }
     | { readonly kind: 'channel'; readonly name: string }
   readonly reader: number
@@ -46,7 +47,8 @@ class Tally {
 const tally = new Tally()
 
 if (source.kind === 'ring') await readRing(source.handle, source.waits)
-else if (source.kind === 'port') parentPort?.on('message', takerOfTexts())
+else if (source.kind === 'face') await readFace(source.handle, source.waits)
+else if (source.kind === 'port') parentPort?.on('message', takerOfMessages())
 else readChannel(source.name)
 parentPort?.postMessage('ready')
 
@@ -72,7 +74,7 @@ async function readRing(handle: SharedHandle, waits: 'blocking' | 'loop'): Promi
           tally.count(
             seq === tally.got + reader.lost &&
               span.sizeAt(at) === recordSizes[number] &&
-              span.bytes[at + headerBytes] === number &&
+              span.bytes[at + headerBytes] === digit(number) &&
               (!thorough || Buffer.compare(span.payloadAt(at), payloads[number] as Uint8Array) === 0),
           )
         }
@@ -104,9 +106,34 @@ async function readRing(handle: SharedHandle, waits: 'blocking' | 'loop'): Promi
   setImmediate(waits === 'loop' ? wake : readBlocking)
 }
 
+/** As users read. Its end is that of the broker. */
+async function readFace(handle: SharedHandle, waits: 'blocking' | 'loop'): Promise<void> {
+  const { openSharedBuffer } = await import('spillway/shared')
+  const subscription = openSharedBuffer(handle).subscribe({ from: 'earliest', onLag: 'skip' })
+  const isRight = check()
+
+  async function readAll(): Promise<void> {
+    try {
+      for (;;) {
+        const batch = waits === 'blocking' ? subscription.nextSync() : await subscription.next()
+        const [event] = batch?.events ?? []
+        if (!batch || !event) continue
+        const n = tally.got + subscription.lost
+        tally.count(batch.index === n + 1 && isRight(n & mask, event.payload))
+        if ((n & 15) === 0) report(progress, me, n)
+      }
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'SHUTDOWN') throw error
+      tally.finish(subscription.lost)
+    }
+  }
+
+  setImmediate(readAll)
+}
+
 function readChannel(name: string): void {
   const channel = new BroadcastChannel(name)
-  const take = takerOfTexts()
+  const take = takerOfMessages()
   channel.onmessage = (event) => {
     const { data } = event as { data: string | null }
     take(data)
@@ -114,18 +141,26 @@ function readChannel(name: string): void {
   }
 }
 
-/** Takes messages; `null` is the last one. */
-function takerOfTexts(): (text: string | null) => void {
-  const texts = textsOf(payloads)
-  return (text) => {
-    if (text === null) {
+/** Takes strings, or events with strings in them; `null` is the last message. */
+function takerOfMessages(): (message: string | BenchEvent | null) => void {
+  const isRight = check()
+  return (message) => {
+    if (message === null) {
       tally.finish(0)
       parentPort?.close()
       return
     }
-    const number = tally.got & mask
-    const wanted = texts[number] as string
-    tally.count(text.length === wanted.length && text.charCodeAt(0) === number && (!thorough || text === wanted))
+    tally.count(isRight(tally.got & mask, typeof message === 'string' ? message : message.payload))
     if ((tally.got & 15) === 0) report(progress, me, tally.got)
+  }
+}
+
+/** Whether a text is that of a number. */
+function check(): (number: number, text: unknown) => boolean {
+  const texts = textsOf(payloads)
+  return (number, text) => {
+    const wanted = texts[number] as string
+    if (typeof text !== 'string' || text.length !== wanted.length || text.charCodeAt(0) !== digit(number)) return false
+    return !thorough || text === wanted
   }
 }

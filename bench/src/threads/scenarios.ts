@@ -1,12 +1,26 @@
 import { problemOf } from './conformance.ts'
 import type { Stream } from './contender.ts'
-import { channel, eachInLoop, inLoop, message, ours, oursEach, twin, twinEach } from './contenders.ts'
+import {
+  channel,
+  eachInLoop,
+  face,
+  faceInLoop,
+  inLoop,
+  message,
+  objects,
+  ours,
+  oursEach,
+  twin,
+  twinEach,
+} from './contenders.ts'
 import { aheadOf, sizesOf } from './payload.ts'
 import type { ThreadScenario } from './scenario.ts'
 
 const ring = 2 ** 22
 const everybody = [ours, oursEach, inLoop, eachInLoop, message, channel, twin, twinEach]
 const wakeBytes = 256
+/** An event of a broker is in a frame. */
+const framed = 256
 
 export const threadScenarios: readonly ThreadScenario[] = [
   streamed(1, 64),
@@ -15,6 +29,12 @@ export const threadScenarios: readonly ThreadScenario[] = [
   streamed(1, 16_384),
   streamed(3, 64),
   streamed(3, 256),
+  {
+    ...streamed(1, 256, framed),
+    id: 'face-256',
+    title: '1 writer, 1 reader, events with 256 B of payload, from `publish` to the subscriber: events that reached it',
+    contenders: [face, faceInLoop, objects],
+  },
   woken('blocking', 'blocks; messages find it in its event loop', [oursEach, message, twinEach]),
   woken('loop', 'waits in its event loop', [eachInLoop, message, channel]),
   {
@@ -32,7 +52,8 @@ export const threadScenarios: readonly ThreadScenario[] = [
   // Goal D4 has its place here: the fan-out by an HTTP server in a thread of its own.
 ]
 
-function streamed(readers: number, size: number): ThreadScenario {
+/** `around`: bytes that a record has beside its payload. */
+function streamed(readers: number, size: number, around?: number): ThreadScenario {
   const sizes = sizesOf(size)
   return {
     id: `${readers}-${size}`,
@@ -47,7 +68,7 @@ function streamed(readers: number, size: number): ThreadScenario {
         readers,
         ring,
         paced: true,
-        ahead: aheadOf(sizes, ring),
+        ahead: aheadOf(sizes, ring, around),
         thorough: false,
         records: 0,
         warmup: quick ? 50 : 200,

@@ -1,23 +1,11 @@
 import { once } from 'node:events'
-import { BroadcastChannel, Worker } from 'node:worker_threads'
+import { Worker } from 'node:worker_threads'
 import { now } from '../clock.ts'
 import type { Account, Delays, Outcome, Stream } from '../contender.ts'
 import { Pacer } from '../pacer.ts'
-import { payloadsOf, sizesOf, textsOf } from '../payload.ts'
+import { sizesOf } from '../payload.ts'
 import type { ReaderJob } from '../reader.ts'
-
-/** How records get from this thread to workers. */
-export type Way =
-  | { readonly kind: 'ring'; readonly each: boolean; readonly waits: 'blocking' | 'loop' }
-  | { readonly kind: 'port' }
-  | { readonly kind: 'channel' }
-
-/** Where records go, and their end. */
-interface Lane {
-  readonly source: ReaderJob['source']
-  send(n: number, workers: readonly Worker[]): void
-  end(workers: readonly Worker[]): void
-}
+import { type Lane, laneOf, type Way } from './lanes.ts'
 
 /** After so many records the writer looks at the clock and at its readers. */
 const group = 64
@@ -40,6 +28,7 @@ export async function streamTo(way: Way, stream: Stream): Promise<Outcome> {
     if (paced) pacer.wait(written + step)
     const until = Math.min(written + step, most)
     while (written < until) lane.send(written++, workers)
+    if (lane.sent) await lane.sent()
     const time = performance.now()
     if (time >= end) break
     if (!isWarm && time >= warmAt) {
@@ -48,7 +37,7 @@ export async function streamTo(way: Way, stream: Stream): Promise<Outcome> {
       before = pacer.slowest
     }
   }
-  lane.end(workers)
+  await lane.end(workers)
   const all = await accounts
   const rate = (written - before) / ((performance.now() - started) / 1000)
   await Promise.all(workers.map((worker) => worker.terminate()))
@@ -68,7 +57,7 @@ export async function wakeBy(way: Way, count: number, size: number): Promise<Del
     times[n] = now()
     lane.send(n, workers)
   }
-  lane.end(workers)
+  await lane.end(workers)
   const [account] = await accounts
   if (account?.got !== count || account.wrong > 0) throw new Error(`The reader came to ${JSON.stringify(account)}.`)
   // The first ones find code that has not run yet.
@@ -97,52 +86,5 @@ async function startReaders(
   return {
     workers: started.map(({ worker }) => worker),
     accounts: Promise.all(started.map(({ account }) => account)),
-  }
-}
-
-async function laneOf(way: Way, sizes: readonly number[], bytes: number): Promise<Lane> {
-  const payloads = payloadsOf(sizes)
-  const mask = sizes.length - 1
-  if (way.kind === 'ring') {
-    const { layout, newWriter } = await import('../ring.ts')
-    const { createRing, recordType } = layout
-    const handle = createRing({ bytes })
-    const writer = await newWriter(handle)
-    const { each, waits } = way
-    let index = 0
-    return {
-      source: { kind: 'ring', handle, waits },
-      send(n) {
-        writer.append(payloads[n & mask] as Uint8Array, ++index, recordType.batch, 1, 1, 1)
-        if (each) writer.publish()
-      },
-      end() {
-        writer.append(new Uint8Array(0), index, recordType.closed, 0, 0, 0)
-        writer.publish()
-      },
-    }
-  }
-  const texts = textsOf(payloads)
-  if (way.kind === 'port') {
-    return {
-      source: { kind: 'port' },
-      send(n, workers) {
-        const text = texts[n & mask]
-        for (const worker of workers) worker.postMessage(text)
-      },
-      end(workers) {
-        for (const worker of workers) worker.postMessage(null)
-      },
-    }
-  }
-  const name = `bench ${process.pid}`
-  const channel = new BroadcastChannel(name)
-  return {
-    source: { kind: 'channel', name },
-    send: (n) => channel.postMessage(texts[n & mask]),
-    end() {
-      channel.postMessage(null)
-      channel.close()
-    },
   }
 }
