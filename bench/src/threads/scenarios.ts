@@ -45,7 +45,7 @@ export const threadScenarios: readonly ThreadScenario[] = [
     contenders: [ours, oursEach],
     measure: async ({ name }, quick) => {
       const { appendBeside } = await import('./contenders/stalled.ts')
-      const { stalled, alone } = await appendBeside(name === oursEach, quick ? 20 : 200)
+      const { stalled, alone } = await appendBeside(name === oursEach, quick ? 50 : 300)
       return { value: stalled, extra: { 'without reader ns': alone, 'to that': stalled / alone } }
     },
   },
@@ -71,7 +71,8 @@ function streamed(readers: number, size: number, around?: number): ThreadScenari
         ahead: aheadOf(sizes, ring, around),
         thorough: false,
         records: 0,
-        warmup: quick ? 50 : 200,
+        // Shorter ones measure the compiler.
+        warmup: 200,
         ms: quick ? 100 : 600,
       }
       const outcome = await contender.stream(stream)
@@ -91,7 +92,7 @@ function woken(id: string, how: string, contenders: readonly string[]): ThreadSc
     shows: ['p99 us'],
     contenders,
     measure: async (contender, quick) => {
-      const { p50, p99 } = await contender.wake(quick ? 200 : 1200, wakeBytes)
+      const { p50, p99 } = await contender.wake(quick ? 300 : 1200, wakeBytes)
       return { value: p50, extra: { 'p99 us': p99 } }
     },
   }

@@ -5,6 +5,7 @@ import { layout, newWriter, type RingWriter } from '../ring.ts'
 
 const { createRing, recordType } = layout
 const bytes = 2 ** 22
+const warmup = 100
 const [payload = new Uint8Array(0)] = payloadsOf(sizesOf(64))
 
 /** Nanoseconds for an append and its part of publishing: with nobody, and with a reader that does not come to read. */
@@ -13,8 +14,8 @@ export async function appendBeside(each: boolean, ms: number): Promise<{ alone: 
   const [beside, alone] = [await newWriter(handle), await newWriter(other)]
   const worker = new Worker(new URL('../stalled.js', import.meta.url), { workerData: handle })
   await once(worker, 'message')
-  appendFor(alone, each, ms / 2)
-  appendFor(beside, each, ms / 2)
+  appendFor(alone, each, warmup)
+  appendFor(beside, each, warmup)
   // In turns: what the machine does else befalls both.
   const times = { alone: 0, stalled: 0 }
   const turns = 10
