@@ -1,6 +1,6 @@
 /** Records that one thread writes and that others read. */
 export interface Stream {
-  /** Bytes of the records, one after the other and then again: as many as a power of two. */
+  /** Bytes of the records, one after the other and then again: 1, 2, 4 or 8. */
   readonly sizes: readonly number[]
   readonly readers: number
   /** Bytes of a ring. */

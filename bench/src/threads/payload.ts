@@ -1,4 +1,5 @@
-export interface BenchEvent {
+/** What is published where there is a broker. */
+export interface OrderEvent {
   readonly topic: string
   readonly type: string
   readonly key: string
@@ -26,7 +27,7 @@ export function textsOf(payloads: readonly Uint8Array[]): string[] {
 }
 
 /** The same as events of a broker. */
-export function eventsOf(sizes: readonly number[]): BenchEvent[] {
+export function eventsOf(sizes: readonly number[]): OrderEvent[] {
   const texts = textsOf(payloadsOf(sizes))
   return texts.map((payload, number) => ({ topic: 'Order', type: 'OrderPlaced', key: `${number}`, payload }))
 }

@@ -3,7 +3,7 @@ import type { SharedHandle } from 'spillway/shared'
 import { now } from './clock.ts'
 import type { Account } from './contender.ts'
 import { report } from './pacer.ts'
-import { type BenchEvent, digit, payloadsOf, textsOf } from './payload.ts'
+import { digit, type OrderEvent, payloadsOf, textsOf } from './payload.ts'
 
 /** What a reader is to do, in a thread of its own. Its last message is an {@link Account}. */
 export interface ReaderJob {
@@ -142,7 +142,7 @@ function readChannel(name: string): void {
 }
 
 /** Takes strings, or events with strings in them; `null` is the last message. */
-function takerOfMessages(): (message: string | BenchEvent | null) => void {
+function takerOfMessages(): (message: string | OrderEvent | null) => void {
   const isRight = check()
   return (message) => {
     if (message === null) {

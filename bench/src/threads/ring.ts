@@ -1,14 +1,15 @@
 import type { SharedHandle } from 'spillway/shared'
 
-/**
- * The ring below `spillway/shared`. Nobody but its own face is meant to use it, so it is not published: it is loaded from
- * the files beside what is.
- */
+// The ring below `spillway/shared`. Nobody but its own face is meant to use it, so it is not published: it is loaded from
+// the files beside what is, and of each this says what is needed here.
+
+/** Appends records, and publishes them: by itself after 64 of them or 32 KiB. */
 export interface RingWriter {
   append(payload: Uint8Array, index: number, type: number, tag: number, key: number, events: number): void
   publish(): void
 }
 
+/** A copy of whole records, each known by its offset. */
 export interface Span {
   readonly position: number
   readonly bytes: Uint8Array
@@ -19,6 +20,7 @@ export interface Span {
   payloadAt(offset: number): Uint8Array
 }
 
+/** A place in the ring that moves on, and what was lost on the way. */
 export interface RingReader {
   readonly lost: number
   readonly position: number
@@ -62,6 +64,7 @@ async function load<Name extends keyof Modules>(name: Name): Promise<Modules[Nam
 
 const start: Place = { position: 0, seq: 0, index: 0 }
 
+/** How the memory is laid out. */
 export const layout: Modules['layout'] = await load('layout')
 
 /** The writer of a ring that is empty. */
