@@ -4,8 +4,9 @@ import type { Goal } from './goal.ts'
 import type { Results, Row } from './results.ts'
 import { socketGoals } from './sockets/goals.ts'
 import { type Spread, spread } from './stats.ts'
+import { threadGoals } from './threads/goals.ts'
 
-export const goals: readonly Goal[] = [...coreGoals, ...socketGoals, ...diskGoals]
+export const goals: readonly Goal[] = [...coreGoals, ...socketGoals, ...diskGoals, ...threadGoals]
 
 export interface Judged {
   readonly goal: Goal

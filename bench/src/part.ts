@@ -1,7 +1,7 @@
 import type { Measured, Unit } from './scenario.ts'
 
 /** The parts in the order in which they run, as options, result files and the report call them. */
-export const partIds = ['a', 'b', 'c', 'w'] as const
+export const partIds = ['a', 'b', 'c', 'd', 'w'] as const
 
 /** One of the parts. */
 export type PartId = (typeof partIds)[number]

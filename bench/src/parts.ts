@@ -2,5 +2,6 @@ import { onDisk } from './disk/part.ts'
 import { inProcess } from './inProcess.ts'
 import type { Part } from './part.ts'
 import { sockets, writePaths } from './sockets/part.ts'
+import { betweenThreads } from './threads/part.ts'
 
-export const parts: readonly Part[] = [inProcess, sockets, onDisk, writePaths]
+export const parts: readonly Part[] = [inProcess, sockets, onDisk, betweenThreads, writePaths]

@@ -64,6 +64,18 @@ const introductions = {
     'weighed is made once per run; it was closed, and the system has it in its cache. Event loop delay is told without the',
     'millisecond that lies between two looks anyway; "commit" is the median of one append that is waited for.',
   ],
+  d: [
+    '## D. Between threads',
+    '',
+    'One thread writes records of ready bytes, others read them and look at number, length and first byte of each. The ring',
+    'has 4 MiB. Every writer, also those that post messages, stays at most half of that ahead of its slowest reader (it looks',
+    'for 20 us, then sleeps 50 us at a time), so that nothing is lost, and all that is written is delivered: "lost" would say',
+    'otherwise. "Per 64": readers see 64 records or 32 KiB at a time; "per record": each at once. Readers of Spillway block',
+    'while there is nothing, as `nextSync` does, or wait in the event loop, as `next` does. What is measured is the ring, not',
+    'broker, JSON and subscriptions, but for the one scenario that says so. The floor is the same protocol in C11; its readers look for a while before they sleep. A',
+    'contender is asked first whether readers get every byte in order and, beside a writer that does not wait, know exactly',
+    'how many records they lost.',
+  ],
   w: [
     '## W. Write paths',
     '',

@@ -18,7 +18,7 @@ function nativeFolder(): string {
 }
 
 /** The program made of `native/<name>.c`, compiled if it is not there or older. Rejects where there is no gcc. */
-export async function compiled(name: 'load' | 'server'): Promise<string> {
+export async function compiled(name: 'load' | 'ring' | 'server'): Promise<string> {
   const source = path.join(nativeFolder(), `${name}.c`)
   const folder = path.join(path.dirname(nativeFolder()), 'build', 'native')
   const program = path.join(folder, name)
@@ -26,14 +26,14 @@ export async function compiled(name: 'load' | 'server'): Promise<string> {
   mkdirSync(folder, { recursive: true })
   // Under a name of its own first: another process may be compiling the same.
   const draft = `${program}.${process.pid}`
-  await run('gcc', ['-O2', '-Wall', '-o', draft, source])
+  await run('gcc', ['-O2', '-Wall', '-pthread', '-o', draft, source])
   renameSync(draft, program)
   return program
 }
 
 /** Why nothing can be compiled here, if so. */
 export async function noCompiler(): Promise<string | undefined> {
-  if (process.platform !== 'linux') return 'epoll is Linux'
+  if (process.platform !== 'linux') return 'epoll and futexes are Linux'
   return run('gcc', ['--version']).then(
     () => undefined,
     () => 'gcc is missing',
