@@ -2,12 +2,28 @@ import { monitorEventLoopDelay } from 'node:perf_hooks'
 import type { BrokerStatus } from 'spillway'
 import type { Denial } from 'spillway/node'
 
+/** What a thread that serves HTTP has open. */
+export interface ThreadCounts {
+  readonly subscriptions: number
+  readonly streams: number
+}
+
+/** Prometheus text exposition format 0.0.4. */
+export const metricsType = 'text/plain; version=0.0.4; charset=utf-8'
+
+/** What is told of as it happens. */
+export interface Counted {
+  denied(denial: Denial): void
+  failed(): void
+  /** What was not even a request of HTTP, or did not come in time. */
+  badRequest(): void
+}
+
 /**
  * What the server counts, for whoever scrapes it. Labels come from closed sets, never from requests: strangers must not be
- * able to make series. [Prometheus text exposition format 0.0.4]
+ * able to make series.
  */
-export class Metrics {
-  readonly contentType = 'text/plain; version=0.0.4; charset=utf-8'
+export class Metrics implements Counted {
   readonly #denied = new Map<string, number>()
   readonly #delay = monitorEventLoopDelay({ resolution: 20 })
   #errors = 0
@@ -26,15 +42,23 @@ export class Metrics {
     this.#errors++
   }
 
-  /** What was not even a request of HTTP, or did not come in time. */
   badRequest(): void {
     this.#badRequests++
   }
 
-  text({ retained, bytes, subscriptions, newestIndex, floor }: BrokerStatus): string {
+  /** `threads`: what each that serves HTTP has open, where there are some. */
+  text(
+    { retained, bytes, subscriptions, newestIndex, floor }: BrokerStatus,
+    threads: readonly ThreadCounts[] = [],
+  ): string {
     const { heapUsed, rss } = process.memoryUsage()
+    const open = threads.reduce((sum, thread) => sum + thread.subscriptions, subscriptions)
     const lines = [
-      ...gauge('spillway_subscriptions', 'Open subscriptions.', subscriptions),
+      ...gauge('spillway_subscriptions', 'Open subscriptions.', open),
+      ...(threads.length > 0
+        ? head('spillway_thread_streams', 'gauge', 'Open streams of a thread that serves HTTP.')
+        : []),
+      ...threads.map(({ streams }, n) => `spillway_thread_streams{thread="${n + 1}"} ${streams}`),
       ...gauge('spillway_buffer_batches', 'Batches in memory.', retained),
       ...gauge('spillway_buffer_bytes', 'UTF-8 bytes of payloads and names in memory.', bytes),
       ...gauge('spillway_newest_index', 'Index of the newest batch.', newestIndex),

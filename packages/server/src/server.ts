@@ -1,38 +1,15 @@
-import { createServer as createHttpServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import { createServer as createHttpsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
-import type { Duplex } from 'node:stream'
-import { type Broker, type BrokerOptions, createBroker, type Log, Permit, SpillwayError } from 'spillway'
-import { type Denial, type HandlerOptions, toNodeHandler } from 'spillway/node'
-import { attachWebSocket } from 'spillway/websocket'
-import { WebSocketServer } from 'ws'
+import { type Broker, type BrokerOptions, createBroker, type Log, memoryLog, SpillwayError } from 'spillway'
+import { type SharedLog, shareLog } from 'spillway/shared'
 import type { Authenticator } from './auth/authenticator.ts'
-import { compileFilter } from './filter-expression.ts'
 import { type HostSource, startHostSource } from './host-source.ts'
-import { Hosts } from './hosts.ts'
 import { type ServerLog, silentLog } from './log.ts'
 import { Metrics } from './metrics.ts'
-import { createPage } from './page.ts'
+import { createSite, type Site, type SiteOptions } from './site.ts'
+import { canSharePort, HttpThreads } from './threads/http-threads.ts'
 import type { Certificate } from './tls.ts'
 
-export interface ServerOptions
-  extends Pick<BrokerOptions, 'capacity' | 'maxBytes' | 'maxAge'>,
-    Pick<
-      HandlerOptions,
-      | 'cookie'
-      | 'cors'
-      | 'heartbeat'
-      | 'maxBatch'
-      | 'maxBody'
-      | 'maxPayload'
-      | 'maxPublishRate'
-      | 'maxStreams'
-      | 'maxStreamsPerAddress'
-      | 'maxStreamsPerSubject'
-      | 'stallTimeout'
-      | 'streamAge'
-      | 'trustProxy'
-    > {
+export interface ServerOptions extends Pick<BrokerOptions, 'capacity' | 'maxBytes' | 'maxAge'>, SiteOptions {
   /** Where history is kept. Default: in memory, with the limits of this server. Closed with the server. */
   history?: Log | undefined
   /** Who knows the tokens of callers. Default: everybody may do all. Closed with the server. */
@@ -46,6 +23,12 @@ export interface ServerOptions
   hosts?: readonly string[] | undefined
   /** Connections that may be open at once; more are closed at once. Default 25,000. */
   maxConnections?: number | undefined
+  /**
+   * Threads that serve HTTP beside the one that publishes, 0 to 64; each keeps as much in memory as `capacity` and `maxBytes`
+   * say. More than one need a system on which they can share a port, as Linux is: elsewhere there is one, and the log says so.
+   * Default 0: the thread that publishes serves, too.
+   */
+  threads?: number | undefined
   /** Where events come from beside publishers. `host`: the counters of this machine, once a second. Default `none`. */
   source?: 'host' | 'none'
   /** Also the audit log: who was denied, and whose streams were ended. Default: silent. */
@@ -67,119 +50,75 @@ export interface SpillwayServer {
 const defaultCapacity = 10_000
 const defaultConnections = 25_000
 const defaultGrace = 4000
-/** Bytes of one message of a WebSocket client. */
-const maxOrder = 65_536
-/** Pieces in which it may come. Each is kept by itself: 16,000 fragments of one byte cost 2 MB. */
-const orderLimits = { maxFragments: 1024, maxBufferedChunks: 4096 }
-/** Milliseconds within which headers and whole requests must have come: Node's own are made for uploads, and for a minute of silence. */
-const requestLimits = { headersTimeout: 10_000, requestTimeout: 60_000, connectionsCheckingInterval: 2_000 }
+const defaultBytes = 64 * 2 ** 20
+const mostThreads = 64
 
 /** Throws the library's `CONFIG` for a bad option. */
 export function createServer({
   capacity = defaultCapacity,
-  maxBytes,
+  maxBytes = defaultBytes,
   maxAge,
   history,
   auth,
   certificate,
-  hosts: names,
   maxConnections = defaultConnections,
+  threads = 0,
   source = 'none',
   log = silentLog,
-  ...faces
+  ...options
 }: ServerOptions = {}): SpillwayServer {
-  const metrics = new Metrics()
-  const authorize = auth && (({ token }: { token: string }) => auth.rightsOf(token))
-  const broker = createBroker(defined({ capacity, maxBytes, maxAge, log: history, authorize }))
-  const stopListening = auth?.onChange((subject) => broker.recheck(subject))
-  const handling = {
-    ...defined(faces),
-    compileFilter,
-    onError(error: unknown) {
-      metrics.failed()
-      log.error('A request failed', { error })
-    },
-    onDenied(denial: Denial) {
-      metrics.denied(denial)
-      const { action, code, subject = 'somebody unknown', address } = denial
-      log.warn(`Denied: ${action} for ${subject} at ${address}, ${code}`, { ...denial })
-    },
+  if (!Number.isInteger(threads) || threads < 0 || threads > mostThreads) {
+    throw new SpillwayError('CONFIG', `threads must be an integer from 0 to ${mostThreads}, got ${threads}.`)
   }
-  const answer = toNodeHandler(broker, handling)
-  const showPage = createPage()
-  let hosts = new Hosts('', names)
+  const metrics = new Metrics()
+  const buffer = { capacity, maxBytes, maxAge }
+  const shared = threads > 0 ? shareLog(history ?? memoryLog(buffer)) : undefined
+  const rightsOf = auth && ((token: string) => auth.rightsOf(token))
+  const broker = createBroker({
+    ...buffer,
+    log: shared ?? history,
+    authorize: rightsOf && (({ token }) => rightsOf(token)),
+  })
+  const stopListening = auth?.onChange((subject) => broker.recheck(subject))
+  const here = createSite(
+    {
+      broker,
+      rightsOf,
+      certificate,
+      state: undefined,
+      admit: admission(maxConnections),
+      counted: metrics,
+      metrics: () => metrics.text(broker.status),
+      log,
+    },
+    options,
+  )
+  let site: Site = here
   let host: HostSource | undefined
   let closed: Promise<void> | undefined
 
-  const handle = (request: IncomingMessage, response: ServerResponse) => {
-    // A connection that was busy when the server closed is idle once it is answered.
-    if (closed) response.setHeader('connection', 'close')
-    response.on('close', () => closed && http.closeIdleConnections())
-    if (!hosts.has(request.headers.host)) misdirect(request, response)
-    else if (pathOf(request) === '/metrics') showMetrics(request, response)
-    else if (!showPage(request, response)) answer(request, response)
+  const inThreads = async (history: SharedLog): Promise<Site> => {
+    const canBeMany = threads === 1 || (await canSharePort())
+    if (!canBeMany) log.warn('Threads cannot share a port on this system: one thread serves HTTP', { threads: 1 })
+    const parts = { broker, history, auth, certificate, metrics, log, maxConnections, buffer }
+    return new HttpThreads(canBeMany ? threads : 1, parts, options)
   }
-  const http: Server = certificate
-    ? createHttpsServer(
-        { ...requestLimits, handshakeTimeout: requestLimits.headersTimeout, ...certificate.current },
-        handle,
-      )
-    : createHttpServer(requestLimits, handle)
-  http.maxConnections = maxConnections
-  http.on('clientError', (error, socket) => {
-    metrics.badRequest()
-    rejectConnection(error, socket)
-  })
-  certificate?.onChange((pair) => (http as ReturnType<typeof createHttpsServer>).setSecureContext(pair))
-
-  /** For who may read all: counts tell of everybody's events. */
-  const showMetrics = async (request: IncomingMessage, response: ServerResponse) => {
-    const token = /^Bearer +(.*)$/i.exec(request.headers.authorization ?? '')?.[1] ?? ''
-    const refusal = await scrapeRefusal(auth, token)
-    if (refusal) {
-      const { code, message } = refusal
-      const address = request.socket.remoteAddress ?? ''
-      handling.onDenied({ code, message, action: 'metrics', subject: undefined, address })
-    }
-    response.writeHead(refusal?.status ?? 200, { 'content-type': metrics.contentType, 'cache-control': 'no-store' })
-    response.end(refusal || request.method === 'HEAD' ? undefined : metrics.text(broker.status))
-  }
-
-  const { maxBody, maxBatch, maxPayload, maxPublishRate, ...streaming } = handling
-  const webSockets = new WebSocketServer({
-    server: http,
-    path: '/v1/events',
-    maxPayload: maxOrder,
-    ...orderLimits,
-    verifyClient: ({ req }, decide) => decide(hosts.has(req.headers.host), 421, 'Misdirected Request'),
-  })
-  // It passes on what the server under it cannot do, which `listen` rejects with.
-  webSockets.on('error', () => {})
-  attachWebSocket(broker, webSockets, streaming)
 
   const shutDown = async (grace: number) => {
-    const ended = new Promise((resolve) => http.close(resolve))
-    const force = setTimeout(() => {
-      http.closeAllConnections()
-      for (const socket of webSockets.clients) socket.terminate()
-    }, grace)
     stopListening?.()
     metrics.close()
     await host?.stop()
-    await broker.close()
-    http.closeIdleConnections()
-    await ended
-    clearTimeout(force)
+    await site.close(grace)
     await Promise.all([auth?.close(), certificate?.close()])
   }
 
   return {
     broker,
     async listen({ port = 0, host: address = '127.0.0.1' } = {}) {
-      hosts = new Hosts(address, names)
-      await listening(http, port, address)
+      if (shared) site = await inThreads(shared)
+      const where = await site.listen({ port, host: address })
       if (source === 'host') host = startHostSource({ publish: (events) => broker.publish(events), log })
-      return urlOf(certificate ? 'https' : 'http', http.address() as AddressInfo)
+      return urlOf(certificate ? 'https' : 'http', where)
     },
     close({ grace = defaultGrace } = {}) {
       closed ??= shutDown(grace)
@@ -188,60 +127,19 @@ export function createServer({
   }
 }
 
-function pathOf({ url = '' }: IncomingMessage): string {
-  return url.split('?', 1)[0] as string
-}
-
-function misdirect(request: IncomingMessage, response: ServerResponse): void {
-  const detail = 'This server does not answer under this name. Its operator may allow it (hosts, --allow-host).'
-  const body = JSON.stringify({ type: 'about:blank', title: 'Misdirected Request', status: 421, detail })
-  response.writeHead(421, { 'content-type': 'application/problem+json', 'cache-control': 'no-store' })
-  response.end(request.method === 'HEAD' ? undefined : body)
-}
-
-/** The answers to what Node could not make a request of. */
-const statusLines: Readonly<Record<string, string>> = {
-  ERR_HTTP_REQUEST_TIMEOUT: '408 Request Timeout',
-  HPE_HEADER_OVERFLOW: '431 Request Header Fields Too Large',
-}
-
-function rejectConnection({ code = '' }: NodeJS.ErrnoException, socket: Duplex): void {
-  if (socket.writable && code !== 'ECONNRESET') {
-    socket.write(`HTTP/1.1 ${statusLines[code] ?? '400 Bad Request'}\r\nConnection: close\r\n\r\n`)
+/** Lets in as many connections as may be open at once. */
+function admission(most: number): () => (() => void) | undefined {
+  let open = 0
+  const left = () => {
+    open--
   }
-  socket.destroy()
-}
-
-/** Why a token may not see what the server counts, if it may not. */
-async function scrapeRefusal(auth: Authenticator | undefined, token: string): Promise<SpillwayError | undefined> {
-  if (!auth) return undefined
-  try {
-    const { read } = await auth.rightsOf(token)
-    if (new Permit('read', read).isEverything) return undefined
-    return new SpillwayError('FORBIDDEN', 'What is counted is for those who may read all.')
-  } catch (cause) {
-    if (cause instanceof SpillwayError) return cause
-    return new SpillwayError('FORBIDDEN', 'Permission denied', { cause })
+  return () => {
+    if (open >= most) return undefined
+    open++
+    return left
   }
-}
-
-function listening(server: Server, port: number, host: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject)
-    server.listen({ port, host }, () => {
-      server.off('error', reject)
-      resolve()
-    })
-  })
 }
 
 function urlOf(scheme: 'http' | 'https', { address, family, port }: AddressInfo): string {
   return `${scheme}://${family === 'IPv6' ? `[${address}]` : address}:${port}`
-}
-
-type Defined<T> = { [Key in keyof T]?: Exclude<T[Key], undefined> }
-
-/** Without the members that are `undefined`, which exact optional types do not take. */
-function defined<T extends object>(values: T): Defined<T> {
-  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as Defined<T>
 }

@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { SpillwayError } from 'spillway'
 import { type SqliteLog, type SqliteLogOptions, sqliteLog } from 'spillway/log/sqlite'
@@ -14,6 +15,7 @@ import { choice, duration, integer, size } from './values.ts'
 
 const mostMs = 2 ** 31 - 1
 const mostThings = 2 ** 31 - 1
+const mostThreads = 64
 /** Ten years. */
 const mostAge = 3650 * 86_400_000
 const mostBytes = 2 ** 40
@@ -93,6 +95,11 @@ const options = {
     help: 'Characters that the payload of a published event may have. Default: as --max-body',
   },
   'max-body': { type: 'string', value: '<size>', help: 'Bytes that one publish request may have. Default: 1m' },
+  threads: {
+    type: 'string',
+    value: '<n>',
+    help: 'Threads that serve HTTP beside the one that publishes, up to 64; "auto": one for each core but one, and one at least. Default: the thread that publishes serves, too',
+  },
   ...accessOptions,
   cookie: {
     type: 'string',
@@ -135,6 +142,7 @@ export const serve: Command = defineCommand({
     'spillway serve --data /var/lib/spillway --keep-age 30d',
     'spillway serve --auth tokens --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem',
     'spillway serve --auth jwt --jwt-issuer https://id.example/ --jwt-audience me --jwt-keys keys.json',
+    'spillway serve --threads auto --max-connections 100000',
     'spillway serve --json > spillway.log',
   ],
   run: runServer,
@@ -230,6 +238,7 @@ function read(values: Values<typeof options>): ServerOptions {
     if (value !== undefined) read[option] = integer(`--${name}`, value, 1, mostThings)
   }
   if (values['max-body'] !== undefined) read.maxBody = size('--max-body', values['max-body'], 1, 2 ** 30)
+  if (values.threads !== undefined) read.threads = threadsOf(values.threads)
   if (values.cors !== undefined) read.cors = values.cors.includes('*') ? '*' : values.cors
   if (values.cookie !== undefined) read.cookie = values.cookie
   for (const name of values['allow-host']) {
@@ -239,6 +248,12 @@ function read(values: Values<typeof options>): ServerOptions {
   if (values['trust-proxy']) read.trustProxy = true
   if (values.source !== undefined) read.source = choice('--source', values.source, ['host', 'none'])
   return read
+}
+
+function threadsOf(value: string): number {
+  return value === 'auto'
+    ? Math.min(Math.max(availableParallelism() - 1, 1), mostThreads)
+    : integer('--threads', value, 0, mostThreads)
 }
 
 function announce(url: string, history: SqliteLog | undefined, json: boolean, log: ServerLog): void {
