@@ -111,7 +111,9 @@ export async function run(
 export async function serve(t: TestContext, ...args: string[]): Promise<{ server: Program; url: string }> {
   const port = args.includes('--port') ? [] : ['--port', '0']
   const memory = args.includes('--data') ? [] : ['--memory']
-  const server = new Program(t, ['serve', ...port, ...memory, ...args])
+  const { SPILLWAY_TEST_THREADS: count } = process.env
+  const threads = count === undefined ? [] : ['--threads', count]
+  const server = new Program(t, ['serve', ...port, ...memory, ...threads, ...args])
   const [, url = ''] = await server.stdout.line(/(http:\/\/[^"\s]+)/)
   return { server, url }
 }

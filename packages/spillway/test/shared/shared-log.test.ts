@@ -1,0 +1,154 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { type TestContext, test } from 'node:test'
+import { MessageChannel, Worker } from 'node:worker_threads'
+import { type Broker, type BrokerOptions, createBroker } from '../../src/core/broker.ts'
+import { type MemoryLogOptions, memoryLog } from '../../src/core/memory-log.ts'
+import { everything } from '../../src/core/rights.ts'
+import { openSharedLog, type SharedLogHandle, shareLog } from '../../src/shared/index.ts'
+import { event, publish, shapes } from '../support/brokers.ts'
+import type { LogWanted } from '../support/log-owner.ts'
+
+/** The broker of a log and one that sees it as another thread does. */
+function pair(t: TestContext, options: { bytes?: number; log?: MemoryLogOptions; view?: BrokerOptions } = {}) {
+  const log = shareLog(memoryLog({ capacity: 10_000, ...options.log }), { bytes: options.bytes ?? 65_536 })
+  const { port1, port2 } = new MessageChannel()
+  const owner = createBroker({ log })
+  const view = createBroker({ log: openSharedLog(log.connect(port1), port2), ...options.view })
+  t.after(() => Promise.all([owner.close(), view.close()]))
+  return { owner, view }
+}
+
+/** A broker whose log is owned by a thread that can be killed. */
+async function apart(t: TestContext): Promise<{ broker: Broker; worker: Worker }> {
+  const worker = new Worker(new URL('../support/log-owner.js', import.meta.url))
+  const [channel, answer] = [new MessageChannel(), new MessageChannel()]
+  const done = new Int32Array(new SharedArrayBuffer(4))
+  const wanted: LogWanted = { limits: {}, port: channel.port1, answer: answer.port1, done }
+  worker.postMessage(wanted, [channel.port1, answer.port1])
+  const [handle] = (await once(answer.port2, 'message')) as [SharedLogHandle]
+  answer.port2.close()
+  const broker = createBroker({ log: openSharedLog(handle, channel.port2) })
+  t.after(async () => {
+    await broker.close()
+    await worker.terminate()
+  })
+  return { broker, worker }
+}
+
+/** `count` batches at once, of which the ring holds only the last. */
+function burst(broker: Broker, count: number): Promise<readonly number[]> {
+  const batches = Array.from({ length: count }, (_, n) => ({
+    events: [{ ...event(String(n)), payload: 'x'.repeat(200) }],
+  }))
+  return broker.publishAll(batches)
+}
+
+test('what was overwritten before another thread came to it is read from the log, and nobody misses anything', async (t) => {
+  const { owner, view } = pair(t, { view: { capacity: 50 } })
+  const reader = view.subscribe()
+  await publish(owner, 'first')
+  await burst(owner, 2000)
+  await publish(owner, 'last')
+  const numbers = Array.from({ length: 2000 }, (_, n) => [String(n)])
+  assert.deepEqual(await shapes(reader), [['first'], ...numbers, ['last']])
+})
+
+test('what the log has dropped, too, is told as one gap', async (t) => {
+  const { owner, view } = pair(t, { log: { capacity: 10 } })
+  const reader = view.subscribe({ onLag: 'skip' })
+  await publish(owner, 'first')
+  assert.deepEqual(await shapes(reader), [['first']])
+  await burst(owner, 2000)
+  const [gap, ...rest] = await shapes(reader)
+  const { floor, newestIndex } = owner.status
+  assert.deepEqual(gap, { after: 1, before: floor + 1, reason: 'lag' })
+  assert.equal(rest.length, newestIndex - floor)
+})
+
+test('a batch that is too large for the ring is read from the log', async (t) => {
+  const { owner, view } = pair(t)
+  const reader = view.subscribe()
+  await publish(owner, 'a')
+  await owner.publish({ ...event('large'), payload: 'x'.repeat(20_000) })
+  await publish(owner, 'b')
+  assert.deepEqual(await shapes(reader), [['a'], ['large'], ['b']])
+})
+
+test('a change of rights counts for what is published after it, in every thread that it was not made in', async (t) => {
+  const asked: string[] = []
+  let isAllowed = true
+  const authorize = ({ token }: { token: string }) => {
+    asked.push(token)
+    if (!isAllowed) throw new Error('no more')
+    return everything
+  }
+  const { owner, view } = pair(t, { view: { authorize } })
+  const reader = view.subscribe({ token: 'me' })
+  await reader.ready
+  await publish(owner, 'before')
+  assert.deepEqual([(await reader.next()).events[0]?.key, asked], ['before', ['me']])
+  isAllowed = false
+  owner.recheck('me')
+  await publish(owner, 'after')
+  await assert.rejects(reader.next(), { code: 'REVOKED' })
+  assert.deepEqual(asked, ['me', 'me'])
+})
+
+test('a thread that says whose rights are gone is not told so again', async (t) => {
+  const { owner, view } = pair(t, { view: { authorize: () => ({ ...everything, subject: 'me' }) } })
+  const [first, other] = [view.subscribe(), owner.subscribe({ token: 'me' })]
+  await first.ready
+  view.revoke('me')
+  await assert.rejects(first.next(), { code: 'REVOKED' })
+  const second = view.subscribe()
+  await second.ready
+  await assert.rejects(other.next(), { code: 'REVOKED' })
+  await publish(owner, 'a')
+  assert.deepEqual(await shapes(second), [['a']])
+})
+
+test('whoever lost a part of the ring has all rights asked for again, since a change of them may have been in it', async (t) => {
+  let asked = 0
+  const authorize = () => {
+    asked++
+    return everything
+  }
+  const { owner, view } = pair(t, { view: { authorize } })
+  const reader = view.subscribe()
+  await reader.ready
+  await burst(owner, 2000)
+  assert.equal((await shapes(reader)).length, 2000)
+  assert.equal(asked, 2)
+})
+
+test('when the owner closes a log its readers in other threads end', async (t) => {
+  const { owner, view } = pair(t)
+  const reader = view.subscribe()
+  await publish(owner, 'a')
+  assert.equal((await reader.next()).index, 1)
+  await owner.close()
+  await assert.rejects(reader.next(), { code: 'SHUTDOWN' })
+  await assert.rejects(view.publish(event('b')), { code: 'SHUTDOWN' })
+})
+
+test("when the owner's thread dies its readers in other threads end, and what is being published is refused", async (t) => {
+  const { broker, worker } = await apart(t)
+  await publish(broker, 'a')
+  const reader = broker.subscribe({ from: 'earliest' })
+  assert.equal((await reader.next()).index, 1)
+  await worker.terminate()
+  await assert.rejects(reader.next(), { code: 'SHUTDOWN' })
+  await assert.rejects(broker.publish(event('b')), { code: 'SHUTDOWN' })
+})
+
+test('what is not a handle or a port is refused by name', () => {
+  assert.throws(() => openSharedLog({} as SharedLogHandle, new MessageChannel().port1), {
+    code: 'CONFIG',
+    message: /^handle /,
+  })
+  const handle = shareLog(memoryLog()).connect(new MessageChannel().port1)
+  assert.throws(() => openSharedLog(handle, {} as never), { code: 'CONFIG', message: /^port / })
+  assert.throws(() => shareLog({} as never), { code: 'CONFIG', message: /^log / })
+  assert.throws(() => shareLog(memoryLog(), { bytes: 1 }), { code: 'CONFIG', message: /^bytes / })
+})
