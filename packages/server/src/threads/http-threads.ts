@@ -117,8 +117,6 @@ export class HttpThreads implements Site {
       certificate: certificate?.current,
       connections: { cells: this.#cells, own: number, most: maxConnections },
     }
-    // A port of this process keeps it alive otherwise, after all else has ended.
-    port1.unref()
     Atomics.store(this.#cells, number, 0)
     const worker = new Worker(new URL('./http-thread.js', import.meta.url), {
       name: `http ${number + 1}`,

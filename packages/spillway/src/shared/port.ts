@@ -6,6 +6,8 @@ export interface SharedPort {
   addEventListener(type: string, listener: (event: { readonly data?: unknown }) => void): void
   start(): void
   close(): void
+  /** Node and Deno: it does not keep its thread alive. */
+  unref?(): void
 }
 
 /** An answer to call `id`, or what went wrong. */
@@ -70,6 +72,8 @@ export function answerCalls(port: SharedPort, answer: (question: never) => unkno
   })
   port.addEventListener('close', onEnd)
   port.start()
+  // Those who may ask are threads, which keep the process alive themselves.
+  port.unref?.()
 }
 
 function failure(error: unknown): SpillwayError {
