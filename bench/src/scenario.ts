@@ -1,6 +1,6 @@
 import type { Need, Stream } from './contender.ts'
 
-export type Unit = 'ns' | 'us' | 'ms' | 'B' | 'kB' | 'MB' | '/s'
+export type Unit = 'ns' | 'us' | 'ms' | 'B' | 'kB' | 'MB' | '/s' | '%'
 
 export interface Measured {
   readonly value: number

@@ -1,6 +1,6 @@
 import type { Face, SocketContender } from './contender.ts'
 import { hello } from './h2.ts'
-import { ourPath, pathNames } from './scenario.ts'
+import { inThread, ourPath, pathNames } from './scenario.ts'
 
 const sse = (path: string): Face => ({
   mode: 'http',
@@ -26,6 +26,13 @@ export const socketContenders: readonly SocketContender[] = [
     from: 'spillway',
     face: sse('/v1/events'),
     load: async () => (await import('./servers/spillway.ts')).inRounds,
+  },
+  {
+    name: inThread,
+    role: 'ours',
+    from: 'spillway',
+    face: sse('/v1/events'),
+    load: async () => (await import('./servers/threaded.ts')).inThread,
   },
   {
     name: 'spillway, HTTP/2',

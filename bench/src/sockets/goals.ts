@@ -1,5 +1,5 @@
 import { extrasOf, type Goal, ratio, valuesOf } from '../goal.ts'
-import { nodeHttp, ours, perBurst, perEvent } from './scenario.ts'
+import { inThread, nodeHttp, ours, perBurst, perEvent } from './scenario.ts'
 
 // The original is written in Go and not part of this run. Measured once beside a bare `net` server, one write per event,
 // it took 12.3 us per delivery and `net` 9.9.
@@ -134,6 +134,23 @@ export const socketGoals: readonly Goal[] = [
     unit: 'x',
     atLeast: 1.5,
     values: ratio('single-1000', ours, 'http2-1000', 'spillway, HTTP/2'),
+  },
+  {
+    number: 'B8a',
+    text: '1,000 events/s to 200 clients with HTTP in a thread: time in which the publishing thread is busy (D4)',
+    unit: '%',
+    atMost: 6,
+    values: (results) => valuesOf(results, 'busy-200', inThread),
+  },
+  {
+    number: 'B8b',
+    text: 'the same: deliveries, against one thread (D4)',
+    unit: 'x',
+    atLeast: 1,
+    values: (results) => {
+      const [threaded, alone] = [inThread, ours].map((name) => extrasOf(results, 'busy-200', name, 'deliveries/s'))
+      return (threaded ?? []).map((value, round) => value / (alone?.[round] ?? Number.NaN))
+    },
   },
 ]
 

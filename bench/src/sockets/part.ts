@@ -4,6 +4,7 @@ import { socketConformance, versionOf } from './conformance.ts'
 import { socketContender, socketContenders } from './contenders.ts'
 import { installPrograms } from './debian.ts'
 import type { SocketScenario } from './scenario.ts'
+import { busy } from './scenarios/busy.ts'
 import { deliver } from './scenarios/deliver.ts'
 import { idle } from './scenarios/idle.ts'
 import { latency } from './scenarios/latency.ts'
@@ -20,7 +21,7 @@ export const sockets: Part = {
   title: 'Sockets',
   rounds: 3,
   roundSeconds: 240,
-  ...over([...deliver, ...rate, ...latency, ...idle, ...stalled]),
+  ...over([...deliver, ...rate, ...latency, ...idle, ...stalled, ...busy]),
   prepare: () => installPrograms(programs),
   async versions() {
     const packages = socketContenders.flatMap(({ from }) => from ?? [])

@@ -8,6 +8,7 @@ export interface SocketScenario extends PartScenario {
 }
 
 export const ours = 'spillway'
+export const inThread = 'spillway, HTTP in a thread'
 export const perEvent = 'floor: net, a write per event'
 export const perBurst = 'floor: net, a write per burst'
 export const nodeHttp = 'node:http res.write'

@@ -37,6 +37,15 @@ async function atRate(perSecond: number, ms: number): Promise<number> {
   return published
 }
 
+let looked = performance.eventLoopUtilization()
+
+function busy(): number {
+  const now = performance.eventLoopUtilization()
+  const { utilization } = performance.eventLoopUtilization(now, looked)
+  looked = now
+  return utilization * 100
+}
+
 async function memory(): Promise<number> {
   for (let n = 0; n < 4; n++) {
     globalThis.gc?.()
@@ -52,6 +61,7 @@ const answers: Readonly<Record<string, (...args: number[]) => unknown>> = {
   },
   rate: (perSecond = 1, ms = 0) => atRate(perSecond, ms),
   readers: () => server.readers(),
+  busy,
   usage: () => usageOf(server.pid),
   memory,
 }

@@ -94,6 +94,11 @@ export class Stage {
     return this.#load.ask<Seen>('stats')
   }
 
+  /** For how much of the time since the last call the server's main thread was busy, in per cent. */
+  busy(): Promise<number> {
+    return this.#server.ask('busy')
+  }
+
   usage(): Promise<Usage> {
     return this.#server.ask('usage')
   }

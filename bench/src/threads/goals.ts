@@ -18,7 +18,7 @@ const toTwin = (number: string, scenario: string, text: string, atLeast: number)
   return limit(number, `${text}, against the C11 twin`, { atLeast }, ratio(scenario, ours, scenario, twin))
 }
 
-// D4 comes with its scenario. What D3a allows is noise: the writer of a ring has nothing to wait for.
+// D4 is B8, among the sockets. What D3a allows is noise: the writer of a ring has nothing to wait for.
 export const threadGoals: readonly Goal[] = [
   overMessages('D1a', '1-64', '1 reader, 64 B', 25),
   overMessages('D1b', '1-256', '1 reader, 256 B', 25),

@@ -49,7 +49,6 @@ export const threadScenarios: readonly ThreadScenario[] = [
       return { value: stalled, extra: { 'without reader ns': alone, 'to that': stalled / alone } }
     },
   },
-  // Goal D4 has its place here: the fan-out by an HTTP server in a thread of its own.
 ]
 
 /** `around`: bytes that a record has beside its payload. */
