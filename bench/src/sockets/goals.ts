@@ -144,9 +144,10 @@ export const socketGoals: readonly Goal[] = [
   },
   {
     number: 'B8b',
-    text: 'the same: deliveries, against one thread (D4)',
+    text: 'the same: deliveries at that rate, against one thread (D4)',
     unit: 'x',
-    atLeast: 1,
+    // Both get the same events in the same time, but for how long the last ones take.
+    atLeast: 0.99,
     values: (results) => {
       const [threaded, alone] = [inThread, ours].map((name) => extrasOf(results, 'busy-200', name, 'deliveries/s'))
       return (threaded ?? []).map((value, round) => value / (alone?.[round] ?? Number.NaN))

@@ -8,4 +8,4 @@ import { listen } from './listen.ts'
 const { log, port, capacity, readers } = workerData
 const broker = createBroker({ capacity, log: openSharedLog(log, port) })
 parentPort?.postMessage(await listen(createServer(toNodeHandler(broker))))
-setInterval(() => Atomics.store(readers, 0, broker.status.subscriptions), 5)
+setInterval(() => Atomics.store(readers, 0, broker.status.subscriptions), 50)
