@@ -26,7 +26,7 @@ export interface Account {
 
 const { handle, role, records, seed } = workerData as Job
 const ring = openRing(handle)
-const largest = new Uint8Array(ring.layout.largest)
+const { largest } = ring.layout
 const first = { position: 0, seq: 0, index: 0 }
 
 /** 32 bits that a seed, a record and a place in it give, each time the same. */
@@ -36,10 +36,19 @@ function mix(seq: number, at: number): number {
   return bits ^ (bits >>> 13)
 }
 
-/** Mostly short; one in 256 takes up to an eighth of the ring. */
+/** Mostly short; one in 4,096 takes up to an eighth of the ring. */
 function lengthOf(seq: number): number {
   const bits = mix(seq, -2) >>> 0
-  return (bits & 0xff) === 0 ? (bits >>> 8) % (largest.length - 31) : (bits >>> 8) % 200
+  return (bits & 0xfff) === 0 ? (bits >>> 12) % (largest - 31) : (bits >>> 12) % 200
+}
+
+/** A payload is a piece of these, from where {@link startOf} says: records that stand at one place in turn share no word. */
+const starts = 4096
+const words = Int32Array.from({ length: starts + largest / 4 }, (_, at) => mix(0, at))
+const bytes = new Uint8Array(words.buffer)
+
+function startOf(seq: number): number {
+  return (mix(seq, -4) >>> 0) % starts
 }
 
 function write(to: Ring): void {
@@ -48,7 +57,6 @@ function write(to: Ring): void {
     throw new Error('The writer waits.')
   }
   Object.assign(Atomics, { wait: never, waitAsync: never })
-  const words = new Int32Array(largest.buffer)
   parentPort?.once('message', () => {
     // The next one where an earlier writer was killed, be it in the middle of a record.
     const place = newestPlace(to)
@@ -56,12 +64,18 @@ function write(to: Ring): void {
     const writer = new RingWriter(to, place, absolutePage(memory.load(cell.intent), memory.load(cell.epoch)))
     writer.takeOver()
     for (let { seq } = place; seq < records; seq++) {
-      const length = lengthOf(seq)
-      for (let at = 0; at * 4 < length; at++) words[at] = mix(seq, at)
-      writer.append(largest.subarray(0, length), seq + 1, recordType.batch, seq & 0xffff, mix(seq, -1), 1)
+      const from = startOf(seq) * 4
+      writer.append(
+        bytes.subarray(from, from + lengthOf(seq)),
+        seq + 1,
+        recordType.batch,
+        seq & 0xffff,
+        mix(seq, -1),
+        1,
+      )
       if ((mix(seq, -3) & 15) === 0) writer.publish()
     }
-    writer.append(largest.subarray(0, 0), records, recordType.closed, 0, 0, 0)
+    writer.append(bytes.subarray(0, 0), records, recordType.closed, 0, 0, 0)
     writer.publish()
   })
   parentPort?.postMessage('ready')
@@ -72,10 +86,11 @@ function isWhole(span: Span, at: number): boolean {
   const payload = span.payloadAt(at)
   if (payload.length !== lengthOf(seq) || span.indexAt(at) !== seq + 1) return false
   if (span.tagAt(at) !== (seq & 0xffff) || span.keyAt(at) !== mix(seq, -1)) return false
-  const words = new Int32Array(span.bytes.buffer, payload.byteOffset, payload.length >>> 2)
-  for (let word = 0; word < words.length; word++) if (words[word] !== mix(seq, word)) return false
-  for (let byte = words.length * 4; byte < payload.length; byte++) {
-    if (payload[byte] !== ((mix(seq, byte >>> 2) >>> ((byte & 3) * 8)) & 0xff)) return false
+  const start = startOf(seq)
+  const got = new Int32Array(span.bytes.buffer, payload.byteOffset, payload.length >>> 2)
+  for (let word = 0; word < got.length; word++) if (got[word] !== words[start + word]) return false
+  for (let byte = got.length * 4; byte < payload.length; byte++) {
+    if (payload[byte] !== bytes[start * 4 + byte]) return false
   }
   return true
 }

@@ -11,8 +11,9 @@ import { turn } from '../support/waiting.ts'
 import type { FaceAccount } from './face-stress-worker.ts'
 import type { Account, Job, Kind } from './stress-worker.ts'
 
-/** How many records the writers of this file write in all. The default takes 40 s on two cores of 2026. */
-const total = Number(process.env.SPILLWAY_STRESS_RECORDS ?? 30_000_000)
+const isOldestNode = Number.parseInt(process.versions.node, 10) < 22
+/** How many records the writers of this file write in all. */
+const total = Number(process.env.SPILLWAY_STRESS_RECORDS ?? (isOldestNode ? 30_000_000 : 300_000_000))
 
 const random = seededRandom('stress')
 
