@@ -37,6 +37,21 @@ const suites = [
   { name: 'tests of spillway', folder: 'packages/spillway', node: pinnedNode, required: true },
   { name: "tests of spillway on the system's Node", folder: 'packages/spillway', node: systemNode, below: 22 },
   { name: 'tests of @spillway/server', folder: 'packages/server', node: pinnedNode, required: true },
+  // The same tests once more, unchanged. Those that take longest there are left out of a whole run; named, they run too.
+  {
+    name: 'tests of HTTP over the log of another thread',
+    folder: 'packages/spillway',
+    node: pinnedNode,
+    threaded: true,
+    files: /test\/(http|faults)\/(?!never-reads|memory-ceiling|churn\.test|mounts)|http\/churn/,
+  },
+  {
+    name: 'tests of servers in threads',
+    folder: 'packages/server',
+    node: pinnedNode,
+    threaded: true,
+    files: /test\/(access|data|serve|server|smuggling|websocket-frames)\.test/,
+  },
   { name: 'tests of bench', folder: 'bench', node: pinnedNode },
   { name: 'tests of examples', folder: 'examples', node: pinnedNode },
 ]
@@ -73,8 +88,12 @@ async function runCheck({ name, problems }) {
   console.log(`  ok (${seconds(started)})`)
 }
 
-async function runSuite({ name, folder, node, required, below = Infinity }) {
-  const files = testFiles(root, folder, wantedFiles)
+async function runSuite({ name, folder, node, required, threaded = false, files: some, below = Infinity }) {
+  // Named tests run as they are, and in threads if that was asked for.
+  if (threaded && wantedFiles.length > 0 && only === undefined) return
+  const files = testFiles(root, folder, wantedFiles).filter(
+    (file) => wantedFiles.length > 0 || !some || some.test(file),
+  )
   if (files.length === 0) {
     if (required && wantedFiles.length === 0) fail(`${name}: there are none`)
     return
@@ -89,7 +108,7 @@ async function runSuite({ name, folder, node, required, below = Infinity }) {
   }
   const started = performance.now()
   const verbose = wantedFiles.length > 0
-  const { passed, failed, skipped, problem } = await testsOn(node, root, folder, files, { verbose })
+  const { passed, failed, skipped, problem } = await testsOn(node, root, folder, files, { verbose, threaded })
   total.passed += passed
   total.failed += failed
   total.skipped += skipped

@@ -15,13 +15,21 @@ export function testFiles(root, folder, wanted) {
 }
 
 /** Runs test files with `node`, in their workspace's folder. A `problem` is a failure that no test reported. */
-export async function testsOn(node, root, folder, files, { verbose = false, timeout = testTimeout } = {}) {
+export async function testsOn(
+  node,
+  root,
+  folder,
+  files,
+  { verbose = false, threaded = false, timeout = testTimeout } = {},
+) {
   let counts
   const { code } = await run(
     node,
     [
       '--enable-source-maps',
       '--expose-gc',
+      // What a test does not close has threads behind it.
+      ...(threaded ? ['--import', './build/test/support/threaded.js', '--test-force-exit'] : []),
       '--test',
       // One at a time: the tests of faults measure memory and delays, and drive more processes of their own.
       '--test-concurrency=1',

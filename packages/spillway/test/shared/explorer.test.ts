@@ -51,15 +51,19 @@ const cases: readonly Case[] = [
   },
 ]
 
+const isOldestNode = Number.parseInt(process.versions.node, 10) < 22
+/** A minute is spent on it once. */
+const skip = isOldestNode && 'the accesses are the same on every Node: they are explored on the pinned one'
+
 for (const { name, bound, weak = false, ...scenario } of cases) {
-  test(`no order of accesses is at fault: ${name}`, (t) => {
+  test(`no order of accesses is at fault: ${name}`, { skip }, (t) => {
     const { interleavings, fault } = explore(ringScenario(parts, { ...tiny, ...scenario }), { bound, weak })
     t.diagnostic(`${interleavings} interleavings`)
     assert.equal(fault, undefined)
   })
 }
 
-test('a writer may be killed after any of its accesses: the next one goes on', (t) => {
+test('a writer may be killed after any of its accesses: the next one goes on', { skip }, (t) => {
   let interleavings = 0
   let killedAfter = 0
   // It has less than 100.
@@ -72,7 +76,7 @@ test('a writer may be killed after any of its accesses: the next one goes on', (
 })
 
 for (const mistake of mistakes) {
-  test(`the explorer finds a planted mistake: ${mistake.name}`, async (t) => {
+  test(`the explorer finds a planted mistake: ${mistake.name}`, { skip }, async (t) => {
     const { scenario, weak = false } = mistake
     const planted = ringScenario(await withMistake(mistake), { ...tiny, ...scenario })
     let interleavings = 0
@@ -88,7 +92,7 @@ for (const mistake of mistakes) {
 }
 
 for (const mistake of mistakes.filter(({ weak }) => weak)) {
-  test(`interleaving alone does not show: ${mistake.name}`, async () => {
+  test(`interleaving alone does not show: ${mistake.name}`, { skip }, async () => {
     const planted = ringScenario(await withMistake(mistake), { ...tiny, ...mistake.scenario })
     assert.equal(explore(planted, { bound: 2 }).fault, undefined)
   })
