@@ -1,4 +1,4 @@
-import { systemClock } from '../core/clock.ts'
+import type { Clock } from '../core/clock.ts'
 import { parseCursor } from '../core/cursor.ts'
 import { type ErrorCode, errorTable, lagError, SpillwayError } from '../core/errors.ts'
 import type { Batch } from '../core/event.ts'
@@ -26,6 +26,7 @@ export interface TabRoute {
   /** The name under which it shares, or `undefined` to share with nobody. */
   readonly share: Promise<string | undefined>
   readonly locks: Locks
+  readonly clock: Clock
   /** Begins a subscription of its own after `cursor`, or with what is new; `undefined`: where the reader asked to start. Losses are told, as batches. */
   open(cursor: 'latest' | (string & {}) | undefined, onStatus: (status: Status) => void): Subscription
   readonly isLatest: boolean
@@ -202,7 +203,7 @@ export class TabSubscription implements Subscription {
     return new Promise((resolve) => {
       this.#endLead = resolve
       const open = (onStatus: (status: Status) => void) => this.#route.open(from ?? 'latest', onStatus)
-      const leads = new TabLeader(this.#share, open, () => systemClock.monotonic())
+      const leads = new TabLeader(this.#share, open, () => this.#route.clock.monotonic())
       this.#leads = leads
       leads.run().catch((error: unknown) => {
         if (this.#leads === leads) this.#fail(error)
@@ -231,7 +232,7 @@ export class TabSubscription implements Subscription {
 
   /** Looks now and then whether the leader is still there, and where it stands. */
   #ask(): void {
-    this.#stopAsking = systemClock.after(askEvery * (0.75 + Math.random() / 2), () => {
+    this.#stopAsking = this.#route.clock.after(askEvery * (0.75 + Math.random() / 2), () => {
       if (this.#ended) return
       this.#askOnce()
       this.#approach()

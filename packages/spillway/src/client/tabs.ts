@@ -1,3 +1,4 @@
+import { systemClock } from '../core/clock.ts'
 import { parseCursor } from '../core/cursor.ts'
 import { invalid, wrongOption } from '../core/errors.ts'
 import type { TopicMap } from '../core/event.ts'
@@ -14,7 +15,19 @@ import { host } from './runtime.ts'
 import { tabHost } from './tab-channel.ts'
 import { TabSubscription } from './tab-subscription.ts'
 
-export type { Client, ClientOptions, ClientSubscribeOptions } from './client.ts'
+export { type ErrorCode, SpillwayError } from '../core/errors.ts'
+export type { Batch, EventOf, Gap, StreamEvent } from '../core/event.ts'
+export type { Subscription } from '../core/subscription.ts'
+export type {
+  Client,
+  ClientFrom,
+  ClientHeaders,
+  ClientOptions,
+  ClientPublishOptions,
+  ClientSubscribeOptions,
+  Status,
+  Transport,
+} from './client.ts'
 
 export interface TabsClientOptions extends ClientOptions {
   /**
@@ -56,6 +69,7 @@ export function createTabsClient<Topics extends object = TopicMap>({
     const route = {
       share: shareName(options, user, query),
       locks,
+      clock: systemClock,
       open: (cursor: string | undefined, onStatus: ClientSubscribeOptions['onStatus']) =>
         client.subscribe(
           cursor === undefined ? { ...filter, from, exact, onStatus } : { ...filter, from: cursor, onStatus },
