@@ -10,7 +10,7 @@ import { ManualClock } from '../support/clock.ts'
 import { publishIndexes, type Site, serve, until } from '../support/http.ts'
 import { turn } from '../support/waiting.ts'
 
-const { locks } = navigator as unknown as { locks?: Locks }
+const { locks } = (globalThis.navigator ?? {}) as unknown as { locks?: Locks }
 const skip = !locks && 'this Node has no Web Locks'
 
 let shares = 0

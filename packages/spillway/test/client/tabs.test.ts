@@ -13,7 +13,8 @@ import { withCode } from '../support/waiting.ts'
 
 // Clients of one process are to each other as tabs are: a lock and channels are all that they have in common. Chromium is in
 // tabs-browser.test.ts.
-const skip = !('locks' in navigator) && 'this Node has no Web Locks'
+// Node 20 has no navigator at all.
+const skip = !('locks' in (globalThis.navigator ?? {})) && 'this Node has no Web Locks'
 
 const quick = { heartbeat: 200, firstWait: 20 }
 
