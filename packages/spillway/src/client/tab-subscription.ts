@@ -147,6 +147,8 @@ export class TabSubscription implements Subscription {
   take(): Batch | undefined {
     if (this.#ended) throw this.#error
     if (this.#isLevel) return this.#takeSent()
+    // Its wait takes what comes.
+    if (this.#waiting) return undefined
     const batch = this.#takeAlone()
     if (batch) return this.#give(batch)
     this.#approach()
@@ -320,7 +322,10 @@ export class TabSubscription implements Subscription {
     if (!this.#isLevel) this.#queue = undefined
   }
 
-  /** Becomes level if nothing is missing, or asks the leader for that once it is near. */
+  /**
+   * Becomes level if nothing is missing, or asks the leader for that once it is near. Not while a batch is between its own
+   * connection and whoever waits, which lasts until the end of a turn.
+   */
   #approach(): void {
     if (this.#isLevel || this.#ended) return
     const at = this.#alone ? this.#alone.cursor : this.#at
@@ -361,8 +366,12 @@ export class TabSubscription implements Subscription {
         if (this.#alone !== alone) return
         this.#entry?.resolve()
         this.#entry = undefined
-        this.#approach()
-        this.#deliver()
+        // In a later turn: a batch that came with the first message is on its way to whoever waits, and the connection's
+        // cursor is behind it already.
+        this.#route.clock.defer(() => {
+          this.#approach()
+          this.#deliver()
+        })
       },
       (error: unknown) => {
         if (this.#alone === alone) this.#fail(error)
@@ -429,8 +438,9 @@ export class TabSubscription implements Subscription {
     return batch
   }
 
+  /** `from`: what its own connection gave. Without it only what the leader sent: the wait at its own connection takes what comes there. */
   #deliver(from?: Batch): void {
-    if (!this.#waiting) return
+    if (!this.#waiting || (!from && !this.#isLevel)) return
     try {
       const batch = from ? this.#give(from) : this.take()
       if (batch) this.#settle((waiting) => waiting.resolve(batch))

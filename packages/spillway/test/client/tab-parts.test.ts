@@ -83,7 +83,7 @@ test('a reader that has not been told that a history was cut does not meet it be
 /** A site, and subscriptions to it that share under one name. */
 async function setup(t: TestContext) {
   const site = await serve(t, { brokerOptions: { capacity: 10_000 }, handler: { retry: 20, heartbeat: 200 } })
-  const client = createClient({ url: site.url, heartbeat: 200, firstWait: 20 })
+  const client = createClient({ url: site.url, heartbeat: 4000, firstWait: 20 })
   const share = shareOf()
   const clock = new ManualClock()
   const open: TabRoute['open'] = (cursor, onStatus) => client.subscribe({ from: cursor ?? 'latest', onStatus })

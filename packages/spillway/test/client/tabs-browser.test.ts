@@ -17,13 +17,14 @@ async function setup(t: TestContext) {
   let site = await serve(t, { broker, handler })
   const pages = await servePages(t)
   const context = await openContext(t)
+  // The client's heartbeat is longer than tabs and server may be busy, so that no silence ends a connection.
   const open = async (from = 'latest') => {
     const page = await context.newPage()
     await page.goto(pages)
     // As text: the compiler would rewrite the import of a function.
     await page.evaluate(`(async () => {
       const { createTabsClient } = await import('/src/client/tabs.js')
-      const client = createTabsClient({ url: ${JSON.stringify(site.url)}, heartbeat: 200, firstWait: 20 })
+      const client = createTabsClient({ url: ${JSON.stringify(site.url)}, heartbeat: 4000, firstWait: 20 })
       const subscription = client.subscribe({ from: ${JSON.stringify(from)} })
       await subscription.ready
       seen = []

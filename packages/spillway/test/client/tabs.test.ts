@@ -16,7 +16,8 @@ import { withCode } from '../support/waiting.ts'
 // Node 20 has no navigator at all.
 const skip = !('locks' in (globalThis.navigator ?? {})) && 'this Node has no Web Locks'
 
-const quick = { heartbeat: 200, firstWait: 20 }
+// A silence that is longer than this machine may be busy.
+const quick = { heartbeat: 4000, firstWait: 20 }
 
 let name = 0
 
@@ -316,4 +317,22 @@ test('whatever tabs come, go, and fall behind, each gets every batch after its s
     assert.ok(from >= tab.first[0] && from <= tab.first[1], `it began with ${from}, not in ${tab.first}`)
     assert.deepEqual(tab.seen, range(from, last))
   }
+})
+
+test('what comes together with the first message of a connection of its own is not lost', { skip }, async (t) => {
+  const lines = [
+    { open: { cursor: 'a:0', oldest: 1, newest: 3 } },
+    ...range(1, 3).map((index) => ({ index, cursor: `a:${index}`, events: [{ topic: 'T', type: 't' }] })),
+  ]
+  let requests = 0
+  const fetch = () => {
+    if (requests++ > 0) return new Promise<never>(() => {})
+    // As one piece, so that it is read in one turn.
+    const body = lines.map((line) => `${JSON.stringify(line)}\n`).join('')
+    return Promise.resolve(new Response(body, { headers: { 'content-type': 'application/x-ndjson' } }))
+  }
+  const open = tabsOf(t, { url: 'http://127.0.0.1' })
+  const seen = follow(open({ from: 'earliest' }, { fetch: fetch as never }))
+  await hasSeen(seen, 3)
+  assert.deepEqual(seen, [1, 2, 3])
 })
