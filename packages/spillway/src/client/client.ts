@@ -268,7 +268,8 @@ function baseOf(url: ClientOptions['url']): string {
   throw wrongOption('url', must, typeof text === 'string' ? text.replace(/\/\/[^/]*@/, '//***@') : text)
 }
 
-function filterQuery({ topics = { '*': ['*'] }, namespaces = ['*'], filter }: ClientSubscribeOptions): string {
+/** What a subscription wants, for a URL. Throws `INVALID` that names the field. */
+export function filterQuery({ topics = { '*': ['*'] }, namespaces = ['*'], filter }: ClientSubscribeOptions): string {
   const wanted: string[] = []
   for (const [topic, keys] of Object.entries(topics)) {
     if (!Array.isArray(keys)) throw invalid(`topics.${topic}`, 'be an array of keys', keys)
@@ -284,7 +285,8 @@ function filterQuery({ topics = { '*': ['*'] }, namespaces = ['*'], filter }: Cl
   return wanted.join('')
 }
 
-function startQuery(from: ClientFrom): string {
+/** Where a subscription starts, for a URL. Throws `INVALID`. */
+export function startQuery(from: ClientFrom): string {
   if (typeof from === 'string') return `from=${encodeURIComponent(from)}`
   if ('last' in from && isCount(from.last)) return `last=${from.last}`
   if ('since' in from && isCount(from.since)) return `from=${encodeURIComponent(new Date(from.since).toISOString())}`

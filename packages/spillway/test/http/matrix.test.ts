@@ -340,6 +340,7 @@ test('every way to read stands in this table', () => {
     './fetch',
     './websocket',
     './client',
+    './tabs',
     './react',
     './shared',
     './log/sqlite',
