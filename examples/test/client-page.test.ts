@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { printedUrl, runProgram, serve, snippetsOf } from './support.ts'
 
-const [first = '', options = '', ...more] = snippetsOf('docs/client.md')('ts')
+const [first = '', options = '', tabs = '', ...more] = snippetsOf('docs/client.md')('ts')
 
 let server: Awaited<ReturnType<typeof serve>>
 before(async () => {
@@ -19,6 +19,10 @@ test('a filter of docs/filters.md lets through what it says', async () => {
   const filters = snippetsOf('docs/filters.md')
   const [program = ''] = filters('ts')
   assert.equal(await runProgram(program.replace(printedUrl, server.url)), filters('text')[1])
+})
+
+test('the program of the tabs runs, and ends', async () => {
+  assert.equal(await runProgram(tabs.replace(printedUrl, server.url)), 'A1\n')
 })
 
 test('the options are options', async () => {
