@@ -37,8 +37,10 @@ export {
   type HistoryBatch,
   keyWindow,
   type Log,
+  type LogNews,
   type LogPage,
   type LogStart,
+  type RightsChange,
 } from './core/log.ts'
 export { type MemoryLogOptions, memoryLog } from './core/memory-log.ts'
 export type { BufferReader, Delivery, Follower } from './core/reader.ts'
