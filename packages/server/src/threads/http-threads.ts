@@ -29,6 +29,8 @@ export interface HttpThreadsParts {
 /** A thread that ends within so many milliseconds is replaced later and later, up to the second number. */
 const [healthyAfter, longestPause] = [10_000, 5000]
 const shortestPause = 50
+/** Milliseconds beyond its grace that a thread may take to close. */
+const hungAfter = 1000
 
 /** One thread, and what it has taken. */
 interface Running {
@@ -99,7 +101,9 @@ export class HttpThreads implements Site {
   async #shutDown(grace: number): Promise<void> {
     this.#stopListening?.()
     const running = this.#running.flatMap((one) => one ?? [])
-    await Promise.all(running.map(({ calls }) => calls.close(grace).catch(ignore)))
+    // A thread that hangs does not answer.
+    const patience = delay(grace + hungAfter, undefined, { ref: false })
+    await Promise.race([Promise.all(running.map(({ calls }) => calls.close(grace).catch(ignore))), patience])
     await Promise.all(running.map(({ worker }) => worker.terminate()))
     await this.#parts.broker.close()
   }
@@ -162,6 +166,7 @@ export class HttpThreads implements Site {
       await this.#start(number)
       this.#parts.log.info(`HTTP thread ${number + 1} serves again`)
     } catch (error) {
+      if (this.#closed) return
       this.#parts.log.error(`HTTP thread ${number + 1} could not be replaced`, { error })
       await this.#running[number]?.worker.terminate()
       void this.#replace(number, begunAt)

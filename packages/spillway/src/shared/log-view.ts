@@ -60,7 +60,11 @@ class LogView implements Log {
     // A record is looked at before the next span is copied.
     this.#reader = new RingReader(ring, place, new SpanReader(ring, undefined, true))
     this.#alarm = new Alarm(ring.memory, ring.layout, () => this.#look())
-    this.#owner = new Caller(port, () => this.#end())
+    this.#owner = new Caller(port, () => {
+      // What waits for an answer gets none any more.
+      this.#owner.end(closedError)
+      this.#end()
+    })
     this.#alarm.set(this.#reader.tail)
   }
 

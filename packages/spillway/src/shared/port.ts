@@ -44,10 +44,10 @@ export class Caller {
     })
   }
 
-  /** Rejects what waits for an answer, and what is asked from now on. */
+  /** Rejects what is asked from now on with `failure`, and what waits for an answer: nobody knows what came of it. */
   end(failure: () => SpillwayError): void {
     this.#failure ??= failure
-    for (const { reject } of this.#waiting.values()) reject(failure())
+    for (const { reject } of this.#waiting.values()) reject(unanswered())
     this.#waiting.clear()
     this.#port.close()
   }
@@ -74,6 +74,13 @@ export function answerCalls(port: SharedPort, answer: (question: never) => unkno
   port.start()
   // Those who may ask are threads, which keep the process alive themselves.
   port.unref?.()
+}
+
+function unanswered(): SpillwayError {
+  return new SpillwayError(
+    'LOG_FAILED',
+    'The thread that owns the log ended before it answered. What was to be appended may have been stored.',
+  )
 }
 
 function failure(error: unknown): SpillwayError {

@@ -141,6 +141,13 @@ test("when the owner's thread dies its readers in other threads end, and what is
   await assert.rejects(broker.publish(event('b')), { code: 'SHUTDOWN' })
 })
 
+test("whoever waits for a publish when the owner's thread dies is told that it may have been stored", async (t) => {
+  const { broker, worker } = await apart(t)
+  const waiting = broker.publish(event('a'))
+  const refused = assert.rejects(waiting, { code: 'LOG_FAILED', message: /may have been stored/ })
+  await Promise.all([refused, worker.terminate()])
+})
+
 test('what is not a handle or a port is refused by name', () => {
   assert.throws(() => openSharedLog({} as SharedLogHandle, new MessageChannel().port1), {
     code: 'CONFIG',
