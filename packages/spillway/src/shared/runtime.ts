@@ -13,7 +13,13 @@ interface Timer {
   unref(): void
 }
 
+/** What is needed of Node's `Buffer`. */
+interface NodeBuffer {
+  copy(target: Uint8Array, targetStart: number): number
+}
+
 interface Host {
+  Buffer?: { from(bytes: ArrayBufferLike, offset: number, length: number): NodeBuffer }
   TextEncoder: new () => { encodeInto(text: string, bytes: Uint8Array): { written: number } }
   TextDecoder: new () => { decode(bytes: Uint8Array): string }
   BroadcastChannel?: new (name: string) => Channel
