@@ -115,7 +115,7 @@ export function createServer({
   return {
     broker,
     async listen({ port = 0, host: address = '127.0.0.1' } = {}) {
-      if (shared) site = await inThreads(shared)
+      if (shared && site === here) site = await inThreads(shared)
       const where = await site.listen({ port, host: address })
       if (source === 'host') host = startHostSource({ publish: (events) => broker.publish(events), log })
       return urlOf(certificate ? 'https' : 'http', where)

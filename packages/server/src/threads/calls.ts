@@ -71,14 +71,21 @@ export function connect<Remote extends object, Local extends object>(
   return createBirpc<Remote, Local>(local, {
     post: (message) => port.postMessage(message),
     on: (listener) => port.on('message', listener),
-    serialize: (message) =>
-      message.e instanceof SpillwayError ? { ...message, e: { plain: message.e.toJSON() } } : message,
+    serialize: (message) => ('e' in message ? { ...message, e: plainError(message.e) } : message),
     deserialize: (message) => {
       const plain = (message.e as { plain?: PlainSpillwayError } | undefined)?.plain
       return plain ? { ...message, e: SpillwayError.from(plain) } : message
     },
     eventNames: events as never,
+    // An answer that cannot be cloned becomes the error that says so.
+    onGeneralError: () => true,
     // Rights may take as long as whoever knows them needs.
     timeout: -1,
   })
+}
+
+/** An error as structured cloning takes it, whatever hangs on it. */
+function plainError(error: unknown): unknown {
+  if (error instanceof SpillwayError) return { plain: error.toJSON() }
+  return new Error(error instanceof Error ? error.message : String(error))
 }

@@ -31,13 +31,23 @@ const [healthyAfter, longestPause] = [10_000, 5000]
 const shortestPause = 50
 /** Milliseconds beyond its grace that a thread may take to close. */
 const hungAfter = 1000
+/** Milliseconds that a thread has to say what it has open. */
+const countPatience = 500
 
 /** One thread, and what it has taken. */
 interface Running {
   readonly worker: Worker
   readonly calls: BirpcReturn<ThreadCalls, MainCalls>
-  readonly places: Map<number, Place>
+  readonly places: Places
   readonly startedAt: number
+  /** When it was asked last. */
+  subscriptions: number
+}
+
+/** What a thread has taken, until it ends. */
+interface Places {
+  readonly byNumber: Map<number, Place>
+  isOver: boolean
 }
 
 /**
@@ -76,10 +86,17 @@ export class HttpThreads implements Site {
   }
 
   async listen({ port, host }: ListenOptions): Promise<AddressInfo> {
+    if (this.#where) throw new SpillwayError('CONFIG', 'The server listens already.')
     // Whoever shares a port shares it with anybody of the same user: a second server would take half of the readers.
     const address = await freeAddress(port, host)
     this.#where = { port: address.port, host, isShared: this.#running.length > 1 }
-    await Promise.all(this.#running.map((_, number) => this.#start(number)))
+    try {
+      await Promise.all(this.#running.map((_, number) => this.#start(number)))
+    } catch (error) {
+      await Promise.all(this.workers.map((worker) => worker.terminate()))
+      this.#where = undefined
+      throw error
+    }
     return address
   }
 
@@ -92,10 +109,21 @@ export class HttpThreads implements Site {
   counts(): Promise<ThreadCounts[]> {
     return Promise.all(
       this.#running.map(async (running) => ({
-        subscriptions: (await running?.calls.subscriptions().catch(ignore)) ?? 0,
-        streams: running?.places.size ?? 0,
+        subscriptions: await this.#subscriptionsOf(running),
+        streams: running?.places.byNumber.size ?? 0,
       })),
     )
+  }
+
+  /** A thread that is too busy to say so has as many as when it was asked last. */
+  async #subscriptionsOf(running: Running | undefined): Promise<number> {
+    if (!running) return 0
+    const patience = delay(countPatience, running.subscriptions, { ref: false })
+    const asked = running.calls.subscriptions().then(
+      (count) => (running.subscriptions = count),
+      () => 0,
+    )
+    return Promise.race([asked, patience])
   }
 
   async #shutDown(grace: number): Promise<void> {
@@ -127,9 +155,9 @@ export class HttpThreads implements Site {
       workerData: data,
       transferList: [port2],
     })
-    const places = new Map<number, Place>()
+    const places: Places = { byNumber: new Map(), isOver: false }
     const calls = connect<ThreadCalls, MainCalls>(worker, this.#callsFor(places))
-    const running: Running = { worker, calls, places, startedAt: performance.now() }
+    const running: Running = { worker, calls, places, startedAt: performance.now(), subscriptions: 0 }
     this.#running[number] = running
     let failure: unknown
     worker.on('error', (error) => {
@@ -139,8 +167,9 @@ export class HttpThreads implements Site {
       worker.once('exit', (code) => {
         const error = failure ?? new Error(`It ended with code ${code}.`)
         calls.$close(error as Error)
-        for (const place of places.values()) place.free()
-        places.clear()
+        places.isOver = true
+        for (const place of places.byNumber.values()) place.free()
+        places.byNumber.clear()
         this.#running[number] = undefined
         reject(error)
       })
@@ -148,7 +177,7 @@ export class HttpThreads implements Site {
     ended.catch(ignore)
     await Promise.race([calls.listen(this.#where as ListenOptions), ended])
     ended.catch((error: unknown) => {
-      if (this.#closed) return
+      if (this.#closed || !this.#where) return
       log.error(`HTTP thread ${number + 1} has ended and is replaced`, { error })
       void this.#replace(number, running.startedAt)
     })
@@ -173,7 +202,7 @@ export class HttpThreads implements Site {
     }
   }
 
-  #callsFor(places: Map<number, Place>): MainCalls {
+  #callsFor(places: Places): MainCalls {
     const { auth, log, metrics, broker } = this.#parts
     const state = this.#state
     return {
@@ -183,13 +212,14 @@ export class HttpThreads implements Site {
       },
       takePlace: async (address) => {
         const place = await state.takePlace(address)
-        places.set(++this.#lastPlace, place)
+        if (places.isOver) place.free()
+        else places.byNumber.set(++this.#lastPlace, place)
         return this.#lastPlace
       },
-      namePlace: async (number, subject) => places.get(number)?.for(subject),
+      namePlace: async (number, subject) => places.byNumber.get(number)?.for(subject),
       freePlace: (number) => {
-        places.get(number)?.free()
-        places.delete(number)
+        places.byNumber.get(number)?.free()
+        places.byNumber.delete(number)
       },
       takeEvents: async (publisher, events) => state.takeEvents(publisher, events),
       issueTicket: async (token) => state.issueTicket(token),

@@ -221,6 +221,7 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
   }
 
   get status(): BrokerStatus {
+    this.#catchUp()
     const { oldestIndex, newestIndex, floor, retained, bytes } = this.#buffer
     return {
       epoch: this.#log.epoch,
@@ -290,6 +291,7 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     if (onLag !== 'fail' && onLag !== 'skip') throw invalid('onLag', 'be "fail" or "skip"', onLag)
     if (typeof token !== 'string') throw invalid('token', 'be a string', token)
     if (signal?.aborted) throw signal.reason
+    this.#catchUp()
     const wanted = logStart(from)
     const held = wanted && 'last' in wanted ? this.#locateLast(wanted.last) : undefined
     const filter = options.compiled ?? new Filter(options)
@@ -334,7 +336,8 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
       if (this.#clock.now() >= access.expiresAt) throw new SpillwayError('EXPIRED', 'The token has expired.')
       return {
         ...access,
-        isCurrent: () => !this.#changes.since(version, access.subject) && this.#clock.now() < access.expiresAt,
+        isCurrent: () =>
+          this.#catchUp() && !this.#changes.since(version, access.subject) && this.#clock.now() < access.expiresAt,
       }
     }
   }
@@ -450,6 +453,11 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     const now = this.#clock.now()
     for (const subscription of this.#expiring) if (now >= subscription.expiresAt) subscription.expire()
     if (this.#expiring.size > 0) this.#stopExpiry = this.#clock.after(expiryInterval, () => this.#expire())
+  }
+
+  /** A log at a distance tells its followers what it has before it says which index is the newest. */
+  #catchUp(): boolean {
+    return this.#log.last >= 0
   }
 
   /** What others appended to the log may be more than this broker keeps in memory; its readers then find it in the log. */

@@ -9,12 +9,19 @@ export type LogCall =
   | { readonly name: 'locate'; readonly start: LogStart }
   | { readonly name: 'floor' }
   | { readonly name: 'announce'; readonly change: RightsChange }
+  /** The subjects that were revoked after change `after`, as far as the owner remembers. */
+  | { readonly name: 'revoked'; readonly after: number }
 
 /** A change of rights as a record of the ring. */
 export interface RightsNote extends RightsChange {
+  /** Counts the changes of a log. */
+  readonly number: number
   /** Which connection it came by: who is there knows it already. 0: by none. */
   readonly from: number
 }
+
+/** What a record has whose subject is too long for it: whoever reads it asks. */
+export const askedFor: RightsChange = { subject: undefined, isRevoked: true }
 
 /** A batch whose events are text, which costs structured cloning the least. */
 interface PlainBatch extends Omit<PendingBatch, 'events'> {

@@ -35,13 +35,16 @@ class LogView implements Log {
   readonly #reader: RingReader
   readonly #alarm: Alarm
   readonly #owner: Caller
-  readonly #decoder = new host.TextDecoder()
+  readonly #decoder = new host.TextDecoder('utf-8', { ignoreBOM: true })
   readonly #followers = new Followers()
   readonly #news = new Set<LogNews>()
   readonly #appends = new Set<Promise<unknown>>()
   /** Readers that stand at one place ask for the same page at about one time. */
   readonly #pages = new Map<string, Promise<LogPage>>()
   #floorAsked: Promise<unknown> | undefined
+  #overruns = 0
+  /** The number of the last change of rights that it was told of. */
+  #lastChange: number
   #told: number
   #isReading = false
   #idleLooks = 0
@@ -50,10 +53,11 @@ class LogView implements Log {
   #hasEnded = false
   #closed: Promise<void> | undefined
 
-  constructor({ ring: memory, epoch, number }: SharedLogHandle, port: SharedPort) {
+  constructor({ ring: memory, epoch, number, changes }: SharedLogHandle, port: SharedPort) {
     const ring = openRing(memory)
     this.epoch = epoch
     this.#number = number
+    this.#lastChange = changes
     this.#floor = floorOf(memory)
     const place = newestPlace(ring)
     this.#told = place.index
@@ -162,6 +166,7 @@ class LogView implements Log {
     this.#isReading = true
     try {
       for (let span = this.#reader.read(); span ?? this.#reader.loss; span = this.#reader.read()) {
+        if (this.#reader.overruns > this.#overruns) this.#missRights()
         if (this.#reader.loss) this.#miss(this.#reader.loss.upTo)
         while (span && this.#reader.position < span.position + span.end) this.#take(span)
         if (systemClock.monotonic() > deadline) return
@@ -191,14 +196,29 @@ class LogView implements Log {
     for (const news of this.#news) news.missed(index)
   }
 
-  /** What was overwritten may have been a change of rights, which counts for what came after it. */
   #miss(upTo: number): void {
     this.#reader.tell()
-    for (const news of this.#news) news.rights({ subject: undefined, isRevoked: false })
     this.#skip(upTo)
   }
 
-  #heed({ from, ...change }: RightsNote): void {
+  /** What was overwritten may have been a change of rights, which counts for what came after it: all are asked for again. */
+  #missRights(): void {
+    this.#overruns = this.#reader.overruns
+    for (const news of this.#news) news.rights({ subject: undefined, isRevoked: false })
+    this.#askRevoked()
+  }
+
+  /** Whom `authorize` would still let in, if there is one. */
+  #askRevoked(): void {
+    const revoked = this.#ask({ name: 'revoked', after: this.#lastChange }) as Promise<string[]>
+    revoked.then((subjects) => {
+      for (const subject of subjects) for (const news of this.#news) news.rights({ subject, isRevoked: true })
+    }, ignore)
+  }
+
+  #heed({ number, from, ...change }: RightsNote): void {
+    if (change.isRevoked && change.subject === undefined) this.#askRevoked()
+    this.#lastChange = number
     if (from === this.#number) return
     for (const news of this.#news) news.rights(change)
   }

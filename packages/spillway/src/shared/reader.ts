@@ -26,6 +26,8 @@ export interface Loss {
  */
 export class RingReader {
   lost = 0
+  /** How many times records were overwritten before they were read, batches or others. */
+  overruns = 0
   readonly #ring: Ring
   readonly #spans: SpanReader
   #position: number
@@ -74,6 +76,7 @@ export class RingReader {
         const { position } = this
         this.#jump(oldestPlace(this.#ring, this.#ring.layout.pages >>> 3))
         if (this.#position === position) return undefined
+        this.overruns++
         continue
       }
       this.#dropOld(found)

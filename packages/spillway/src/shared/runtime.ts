@@ -21,7 +21,7 @@ interface NodeBuffer {
 interface Host {
   Buffer?: { from(bytes: ArrayBufferLike, offset: number, length: number): NodeBuffer }
   TextEncoder: new () => { encodeInto(text: string, bytes: Uint8Array): { written: number } }
-  TextDecoder: new () => { decode(bytes: Uint8Array): string }
+  TextDecoder: new (encoding?: string, options?: { ignoreBOM: boolean }) => { decode(bytes: Uint8Array): string }
   BroadcastChannel?: new (name: string) => Channel
   setInterval(callback: () => void, ms: number): Timer | number
   clearInterval(handle: Timer | number): void

@@ -5,7 +5,7 @@ import type { PendingBatch, StoredBatch } from '../core/event.ts'
 import type { Appended, AppendOptions, Log, LogNews, LogPage, LogStart, RightsChange } from '../core/log.ts'
 import { microtask } from '../core/microtask.ts'
 import { createRing, floorOf, openRing, type RecordType, recordType, type SharedHandle } from './layout.ts'
-import { decodePending, encodePage, type LogCall, type RightsNote } from './log-calls.ts'
+import { askedFor, decodePending, encodePage, type LogCall, type RightsNote } from './log-calls.ts'
 import { answerCalls, type SharedPort } from './port.ts'
 import { host } from './runtime.ts'
 import { Bell } from './wait.ts'
@@ -31,9 +31,15 @@ export interface SharedLogHandle {
   readonly epoch: string
   /** Which of the connections this is. */
   readonly number: number
+  /** How many changes of rights came before it. */
+  readonly changes: number
 }
 
 const defaultBytes = 2 ** 24
+/** Revocations that are remembered for those who lost a part of the ring. */
+const mostRevoked = 2000
+/** UTF-16 units of a subject that fit a record of the smallest ring, escaped. */
+const longestSubject = 1024
 
 /**
  * Lets other threads have `log`. Whoever publishes never waits for them. Give brokers of this thread what this gives back:
@@ -47,6 +53,7 @@ export function shareLog(log: Log, { bytes = defaultBytes }: ShareOptions = {}):
 class OwnedLog implements SharedLog {
   readonly #log: Log
   readonly #memory: SharedHandle
+  readonly #largest: number
   readonly #bell: Bell
   readonly #writer: RingWriter
   readonly #floor: BigInt64Array
@@ -56,6 +63,9 @@ class OwnedLog implements SharedLog {
   readonly #stopFollowing: () => void
   #scratch = new Uint8Array(1024)
   #lastPort = 0
+  /** Counts the changes of rights, and remembers the newest revocations. */
+  #changes = 0
+  #revoked: { readonly number: number; readonly subject: string }[] = []
   #willShow = false
   #awaited: { readonly index: number; resolve(): void }[] = []
   #closed: Promise<void> | undefined
@@ -64,6 +74,7 @@ class OwnedLog implements SharedLog {
     this.#log = log
     this.#memory = memory
     const ring = openRing(memory)
+    this.#largest = ring.layout.largest
     this.#bell = new Bell(ring.layout.id)
     this.#writer = writerOf(ring, this.#bell)
     this.#floor = floorOf(memory)
@@ -119,7 +130,7 @@ class OwnedLog implements SharedLog {
       (call: LogCall) => this.#answer(call, number),
       () => this.#ports.delete(port),
     )
-    return { ring: this.#memory, epoch: this.epoch, number }
+    return { ring: this.#memory, epoch: this.epoch, number, changes: this.#changes }
   }
 
   close(): Promise<void> {
@@ -159,12 +170,19 @@ class OwnedLog implements SharedLog {
         return this.#showFloor()
       case 'announce':
         return this.#tell(call.change, from)
+      case 'revoked':
+        return this.#revoked.flatMap(({ number, subject }) => (number > call.after ? subject : []))
     }
   }
 
   /** `from`: the number of the connection by which it came, 0 for this thread. */
   #tell(change: RightsChange, from: number): void {
-    const note: RightsNote = { from, ...change }
+    const number = ++this.#changes
+    const { subject, isRevoked } = change
+    if (isRevoked && subject !== undefined) this.#revoked.push({ number, subject })
+    if (this.#revoked.length > mostRevoked) this.#revoked = this.#revoked.slice(-mostRevoked / 2)
+    const isLong = subject !== undefined && subject.length > longestSubject
+    const note: RightsNote = { number, from: isLong ? 0 : from, ...(isLong ? askedFor : change) }
     this.#write(JSON.stringify(note), this.#writer.index, recordType.rights)
     this.#show()
     for (const news of this.#news) news.rights(change)
@@ -172,7 +190,10 @@ class OwnedLog implements SharedLog {
 
   #take({ events, index }: StoredBatch): void {
     try {
-      this.#write(encodeBatch(events), index, recordType.batch, events.length)
+      const text = encodeBatch(events)
+      // It has no fewer bytes: to encode it would only take memory.
+      if (text.length > this.#largest) this.#write('', index, recordType.gap)
+      else this.#write(text, index, recordType.batch, events.length)
     } catch (error) {
       if (!(error instanceof SpillwayError) || error.code !== 'TOO_LARGE') throw error
       this.#write('', index, recordType.gap)

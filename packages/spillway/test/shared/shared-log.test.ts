@@ -5,6 +5,7 @@ import { MessageChannel, Worker } from 'node:worker_threads'
 import { type Broker, type BrokerOptions, createBroker } from '../../src/core/broker.ts'
 import { type MemoryLogOptions, memoryLog } from '../../src/core/memory-log.ts'
 import { everything } from '../../src/core/rights.ts'
+import type { Subscription } from '../../src/core/subscription.ts'
 import { openSharedLog, type SharedLogHandle, shareLog } from '../../src/shared/index.ts'
 import { event, publish, shapes } from '../support/brokers.ts'
 import type { LogWanted } from '../support/log-owner.ts'
@@ -119,6 +120,47 @@ test('whoever lost a part of the ring has all rights asked for again, since a ch
   await burst(owner, 2000)
   assert.equal((await shapes(reader)).length, 2000)
   assert.equal(asked, 2)
+})
+
+test('a revocation counts also where the ring went round with nothing but revocations', async (t) => {
+  const { owner, view } = pair(t, { view: { authorize: ({ token }) => ({ ...everything, subject: token }) } })
+  const [gone, stays] = ['s0', 'me'].map((token) => view.subscribe({ token }))
+  await Promise.all([gone?.ready, stays?.ready])
+  for (let n = 0; n < 1500; n++) owner.revoke(`s${n}`)
+  await assert.rejects((gone as Subscription).next(), { code: 'REVOKED' })
+  await publish(owner, 'a')
+  assert.deepEqual(await shapes(stays as Subscription), [['a']])
+})
+
+test('subjects that are longer than a record are revoked as others are, in every thread', async (t) => {
+  const authorize = ({ token }: { token: string }) => ({ ...everything, subject: token })
+  const { owner, view } = pair(t, { view: { authorize } })
+  const [first, second] = ['a', 'b'].map((letter) => letter.repeat(50_000)) as [string, string]
+  const here = [first, second].map((token) => owner.subscribe({ token }))
+  const there = [first, second].map((token) => view.subscribe({ token }))
+  await Promise.all(there.map(({ ready }) => ready))
+  owner.revoke(first)
+  view.revoke(second)
+  for (const reader of [...here, ...there]) await assert.rejects(reader.next(), { code: 'REVOKED' })
+})
+
+test('names begin with whatever they do, also in another thread', async (t) => {
+  const { owner, view } = pair(t)
+  const topic = '\ufeffOrder'
+  const reader = view.subscribe({ topics: { [topic]: ['*'] } })
+  await owner.publish({ topic, type: 't', key: 'a' })
+  assert.deepEqual(await shapes(reader), [['a']])
+  assert.equal(view.status.bytes, owner.status.bytes)
+})
+
+test('what has been published is known in another thread before it is told', async (t) => {
+  const { owner, view } = pair(t)
+  await publish(owner, 'a', 'b')
+  const reader = view.subscribe()
+  const exact = view.subscribe({ from: { at: 2, exact: true } })
+  assert.equal(view.status.newestIndex, 2)
+  await publish(owner, 'c')
+  assert.deepEqual([await shapes(reader), await shapes(exact)], [[['c']], [['b'], ['c']]])
 })
 
 test('when the owner closes a log its readers in other threads end', async (t) => {
