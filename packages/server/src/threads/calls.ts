@@ -77,8 +77,8 @@ export function connect<Remote extends object, Local extends object>(
       return plain ? { ...message, e: SpillwayError.from(plain) } : message
     },
     eventNames: events as never,
-    // An answer that cannot be cloned becomes the error that says so.
-    onGeneralError: () => true,
+    // An answer that cannot be cloned becomes the error that says so; what a call was refused with, it is rejected with.
+    onGeneralError: (_error, asked) => asked !== undefined,
     // Rights may take as long as whoever knows them needs.
     timeout: -1,
   })
