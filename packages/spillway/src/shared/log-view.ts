@@ -148,7 +148,7 @@ class LogView implements Log {
 
   /**
    * Reads what is new. Before it sleeps it looks twice more, each time after what the last records gave others to do: as long
-   * as this thread is busy anyway the publisher need not wake it, which costs him ten times what a publish does.
+   * as this thread is busy anyway the publisher need not wake it, which costs him more than a publish.
    */
   #look(): void {
     if (this.#hasEnded) return
@@ -165,10 +165,12 @@ class LogView implements Log {
     if (this.#isReading || this.#hasEnded) return
     this.#isReading = true
     try {
-      for (let span = this.#reader.read(); span ?? this.#reader.loss; span = this.#reader.read()) {
+      for (;;) {
+        const span = this.#reader.read()
         if (this.#reader.overruns > this.#overruns) this.#missRights()
         if (this.#reader.loss) this.#miss(this.#reader.loss.upTo)
-        while (span && this.#reader.position < span.position + span.end) this.#take(span)
+        if (!span) return
+        while (this.#reader.position < span.position + span.end) this.#take(span)
         if (systemClock.monotonic() > deadline) return
       }
     } finally {
