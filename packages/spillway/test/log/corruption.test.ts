@@ -183,16 +183,18 @@ function remove(file: File): Damage {
   }
 }
 
-/** Whether SQLite finds its own structure whole, whatever the rows say. Looked at in a copy: looking moves the journal. */
+/** Whether SQLite finds its own structure whole, and what it says of the tables, whatever the rows say. Looked at in a copy: looking moves the journal. */
 async function isSound(path: string, copy: string): Promise<boolean> {
   const { DatabaseSync } = await import('node:sqlite')
   for (const file of ['', '-wal', '-shm']) {
     rmSync(copy + file, { force: true })
     if (existsSync(path + file)) copyFileSync(path + file, copy + file)
   }
+  const { checkSchema } = await import('../../src/log/sqlite/table.ts')
   let db: DatabaseSync | undefined
   try {
     db = new DatabaseSync(copy)
+    checkSchema(db)
     return db.prepare('PRAGMA integrity_check').get()?.integrity_check === 'ok'
   } catch {
     return false
