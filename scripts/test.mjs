@@ -37,13 +37,14 @@ const suites = [
   { name: 'tests of spillway', folder: 'packages/spillway', node: pinnedNode, required: true },
   { name: "tests of spillway on the system's Node", folder: 'packages/spillway', node: systemNode, below: 22 },
   { name: 'tests of @spillway/server', folder: 'packages/server', node: pinnedNode, required: true },
-  // The same tests once more, unchanged. Those that take longest there are left out of a whole run; named, they run too.
+  // The same tests once more, unchanged: those that a log at a distance may concern, but for the longest. Named, all run.
   {
     name: 'tests of HTTP over the log of another thread',
     folder: 'packages/spillway',
     node: pinnedNode,
     threaded: true,
-    files: /test\/(http|faults)\/(?!never-reads|memory-ceiling|churn\.test|mounts)|http\/churn/,
+    files:
+      /test\/(http\/(access|events|fan-out|limits|matrix|nomad|publish|revocation|sse-clients|stall|starts|websocket)|faults\/(chunking|cutover|cuts|descriptors|proxies|restart|shutdown))\.test/,
   },
   {
     name: 'tests of servers in threads',
