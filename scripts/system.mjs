@@ -1,7 +1,8 @@
 // The programs that tests drive and npm cannot bring. As root on Debian they are installed, elsewhere their tests skip.
-import { existsSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import os from 'node:os'
 import path from 'node:path'
-import { run } from './lib.mjs'
+import { root, run } from './lib.mjs'
 
 const programs = [
   { names: ['chromium', 'chromium-browser', 'google-chrome'], debian: 'chromium', needed: 'tests in a real browser' },
@@ -9,10 +10,25 @@ const programs = [
   { names: ['nginx'], debian: 'nginx-light', needed: 'tests behind nginx' },
   { names: ['haproxy'], debian: 'haproxy', needed: 'tests behind haproxy' },
   { names: ['caddy'], debian: 'caddy', needed: 'tests behind caddy' },
+  { names: ['postgres', 'pg_ctlcluster'], debian: 'postgresql', needed: 'tests of the log in PostgreSQL' },
+  { names: ['ip'], debian: 'iproute2', needed: 'tests of networks that are cut' },
+  { names: ['nft'], debian: 'nftables', needed: 'tests of networks that are cut' },
 ]
+
+/**
+ * Versions of nats-server that tests drive: this Debian's, and that of a later one, since some promises need 2.10.23. Their
+ * packages are unpacked and not installed, so that no server is started and nothing of the machine changes.
+ */
+const natsReleases = [undefined, 'trixie']
+const engines = path.join(root, 'node_modules', '.spillway-engines')
 
 /** Installs what is missing where that is possible, says what is not, and never fails. */
 export async function installSystemPrograms() {
+  await installPrograms()
+  await fetchNats()
+}
+
+async function installPrograms() {
   const missing = programs.filter(({ names }) => !names.some(onPath))
   if (missing.length === 0) return
   const packages = missing.map(({ debian }) => debian)
@@ -31,14 +47,71 @@ const onPath = (name) =>
     .concat('/usr/sbin')
     .some((folder) => existsSync(path.join(folder, name)))
 
+const quick = ['-qq', '-o', 'Acquire::Retries=1', '-o', 'Acquire::http::Timeout=20', '-o', 'DPkg::Lock::Timeout=60']
+
 async function aptInstall(packages) {
-  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
-  const quick = ['-qq', '-o', 'Acquire::Retries=1', '-o', 'Acquire::http::Timeout=20', '-o', 'DPkg::Lock::Timeout=60']
+  // The run level of a system without services: what is installed must not start its own.
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive', RUNLEVEL: '1' }
   const update = await run('apt-get', [...quick, 'update'], { env })
   // A stale list often still serves, so only the installation decides.
   const install = await run('apt-get', [...quick, 'install', '-y', '--no-install-recommends', ...packages], { env })
   const failed = [install, update].find(({ code }) => code !== 0)
   return failed ? failed.output.trim().split('\n').at(-1) : 'apt-get installed no such program'
+}
+
+async function fetchNats() {
+  const wanted = natsReleases.map((release) => path.join(engines, release ?? 'system'))
+  const missing = natsReleases.filter((_, n) => !existsSync(path.join(wanted[n], 'usr/sbin/nats-server')))
+  if (missing.length === 0) return
+  let reason = 'only a Debian with apt-get has its packages'
+  if (onPath('apt-get') && onPath('dpkg')) {
+    console.log('  fetching nats-server (apt-get, once; some seconds) ...')
+    for (const release of missing) reason = (await fetchDebian('nats-server', release)) ?? reason
+  }
+  for (const [n, release] of natsReleases.entries()) {
+    if (existsSync(path.join(wanted[n], 'usr/sbin/nats-server'))) continue
+    console.log(
+      `  nats-server of Debian ${release ?? 'as installed'} is missing, so tests with it will be skipped: ${reason}`,
+    )
+  }
+}
+
+/** Unpacks a package of the Debian that this is, or of another release. Answers why not. */
+async function fetchDebian(name, release) {
+  const temporary = mkdtempSync(path.join(os.tmpdir(), 'spillway-apt-'))
+  try {
+    const options = [...quick, ...aptOptions(temporary, release)]
+    await run('apt-get', [...options, 'update'], { cwd: temporary })
+    const download = await run('apt-get', [...options, 'download', name], { cwd: temporary })
+    const file = readdirSync(temporary).find((entry) => entry.endsWith('.deb'))
+    if (!file) return download.output.trim().split('\n').at(-1)
+    const folder = path.join(engines, release ?? 'system')
+    mkdirSync(folder, { recursive: true })
+    const unpacked = await run('dpkg', ['-x', path.join(temporary, file), folder])
+    return unpacked.code === 0 ? undefined : unpacked.output.trim()
+  } finally {
+    rmSync(temporary, { recursive: true })
+  }
+}
+
+/** Lists and archives in a folder of their own, so that it takes no root; from the machine's own sources, named for `release`. */
+function aptOptions(folder, release) {
+  for (const name of ['lists/partial', 'cache/archives/partial', 'sources']) {
+    mkdirSync(path.join(folder, name), { recursive: true })
+  }
+  const own = `-o Dir::State::lists=${folder}/lists -o Dir::Cache=${folder}/cache -o APT::Sandbox::User=root`.split(' ')
+  const codename = /^VERSION_CODENAME=(.*)$/m.exec(readFileSync('/etc/os-release', 'utf8'))?.[1]
+  if (release === undefined || release === codename) return own
+  const parts = '/etc/apt/sources.list.d'
+  const files = [
+    '/etc/apt/sources.list',
+    ...(existsSync(parts) ? readdirSync(parts).map((name) => path.join(parts, name)) : []),
+  ]
+  for (const file of files.filter((name) => existsSync(name) && /debian\.sources$|sources\.list$/.test(name))) {
+    const text = readFileSync(file, 'utf8').replaceAll(codename, release)
+    writeFileSync(path.join(folder, 'sources', path.basename(file)), text)
+  }
+  return [...own, '-o', 'Dir::Etc::sourcelist=-', '-o', `Dir::Etc::sourceparts=${folder}/sources`]
 }
 
 if (import.meta.filename === process.argv[1]) await installSystemPrograms()

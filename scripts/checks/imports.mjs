@@ -14,6 +14,11 @@ const layers = {
   testing: ['core', 'wire', 'log', 'http'],
 }
 const nodeAllowed = /^(http\/node\.ts|(log|shared|testing)\/)/
+/** Peers that whoever uses a folder has anyway. */
+const peers = [
+  ['react/', 'react'],
+  ['log/jetstream', '@nats-io/jetstream'],
+]
 const mounts = /^http\/(node|fetch)\.ts$/
 
 /** Import lines that point the wrong way, one sentence each. */
@@ -69,8 +74,7 @@ function libraryProblem(from, specifier) {
   if (specifier.startsWith('node:')) {
     return nodeAllowed.test(from) ? undefined : 'only http/node.ts, log/, shared/ and testing/ may use Node.'
   }
-  // A peer that whoever uses this folder has anyway.
-  if (specifier === 'react' && from.startsWith('react/')) return
+  if (peers.some(([folder, name]) => specifier === name && from.startsWith(folder))) return
   if (!specifier.startsWith('.')) return 'the library has no dependencies.'
   const to = target(from, specifier)
   if (to === 'index.ts') return 'nothing in the library imports its own entry point.'
