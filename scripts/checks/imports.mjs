@@ -18,6 +18,7 @@ const nodeAllowed = /^(http\/node\.ts|(log|shared|testing)\/)/
 const peers = [
   ['react/', 'react'],
   ['log/jetstream', '@nats-io/jetstream'],
+  ['log/jetstream', '@nats-io/nats-core'],
 ]
 const mounts = /^http\/(node|fetch)\.ts$/
 

@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { pinnedNode, problemsOf, root, run, runNpm, runTool, systemNode } from '../lib.mjs'
@@ -78,7 +78,9 @@ async function importProblems({ name, exports, peerDependencies = {} }, tarball,
   if (installed.code !== 0) return problemsOf(installed)
   // What whoever uses an entry has anyway, as this repository does.
   for (const peer of Object.keys(peerDependencies)) {
-    symlinkSync(path.join(root, 'node_modules', peer), path.join(cwd, 'node_modules', peer))
+    const place = path.join(cwd, 'node_modules', peer)
+    mkdirSync(path.dirname(place), { recursive: true })
+    symlinkSync(path.join(root, 'node_modules', peer), place)
   }
   const entries = Object.keys(exports).map((entry) => path.posix.join(name, entry))
   const program = entries.map((entry) => `await import('${entry}')`).join('\n')

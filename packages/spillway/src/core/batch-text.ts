@@ -16,6 +16,11 @@ export function decodeBatch(text: string): StoredEvent[] {
   return text.split(eventEnd).map(decodeEvent)
 }
 
+/** What limits in bytes count of `events`, whose text has so many UTF-8 bytes: what separates fields is no part of it. */
+export function bytesOf(events: readonly StoredEvent[], encodedBytes: number): number {
+  return events.reduce((bytes, { filterKeys }) => bytes - 5 - filterKeys.length, encodedBytes + 1)
+}
+
 function encodeEvent({ topic, type, key, namespace, payloadText, filterKeys }: StoredEvent): string {
   return [topic, type, key, namespace, payloadText, ...filterKeys].join(fieldEnd)
 }

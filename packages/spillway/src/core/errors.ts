@@ -118,7 +118,11 @@ export const errorTable: Readonly<Record<ErrorCode, ErrorInfo>> = {
     500,
     'The file of the log is damaged beyond what can be told as a gap. Keep it, save what is whole with `spillway export`, and go on with a new file of that, or with a copy; readers of another history are told so.',
   ),
-  LOG_UNUSABLE: giveUp(4525, 500, 'Correct what the message names about the file of the log. It was not touched.'),
+  LOG_UNUSABLE: giveUp(
+    4525,
+    500,
+    'Correct what the message names about the file of the log, or the engine that keeps it. It was not touched.',
+  ),
   PROTOCOL: giveUp(4526, 502, 'Look at what the url leads to: it must be a Spillway server, of a version that fits.'),
   INTERNAL: giveUp(4599, 500, 'This is a defect or a failed dependency of the server. Its log has the cause.'),
 }

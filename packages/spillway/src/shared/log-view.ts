@@ -1,4 +1,4 @@
-import { decodeBatch } from '../core/batch-text.ts'
+import { bytesOf, decodeBatch } from '../core/batch-text.ts'
 import { systemClock } from '../core/clock.ts'
 import { SpillwayError, wrongOption } from '../core/errors.ts'
 import { type PendingBatch, StoredBatch } from '../core/event.ts'
@@ -227,9 +227,7 @@ class LogView implements Log {
 
   #batchAt(span: Span, at: number): StoredBatch {
     const events = decodeBatch(this.#textAt(span, at))
-    // Beside names and payloads there is a separator before all fields but the first.
-    const separators = events.reduce((count, { filterKeys }) => count + 5 + filterKeys.length, -1)
-    const bytes = span.payloadAt(at).length - separators
+    const bytes = bytesOf(events, span.payloadAt(at).length)
     return new StoredBatch(this.epoch, span.indexAt(at), { events, bytes })
   }
 

@@ -1,5 +1,5 @@
 export { type FuzzFailure, type FuzzResult, type FuzzTarget, fuzz, unlessRefused } from './fuzz.ts'
 export { fuzzSuite } from './fuzz-suite.ts'
-export { type LogLimits, type LogSuiteOptions, logSuite, type OpenLog } from './log-suite.ts'
+export { type LogLimits, type LogSuiteOptions, type LogTrait, logSuite, type OpenLog } from './log-suite.ts'
 export { mountSuite, type OpenMount } from './mount-suite.ts'
 export { Random } from './random.ts'

@@ -1,0 +1,397 @@
+import type { StreamInfo } from '@nats-io/jetstream'
+import type { NatsConnection } from '@nats-io/nats-core'
+import { type Clock, systemClock } from '../core/clock.ts'
+import { newEpoch } from '../core/cursor.ts'
+import { integerOption, SpillwayError, wrongOption } from '../core/errors.ts'
+import type { PendingBatch, StoredBatch } from '../core/event.ts'
+import { Followers } from '../core/followers.ts'
+import type { Appended, AppendOptions, Log, LogNews, LogPage, LogStart, RightsChange } from '../core/log.ts'
+import { batchOf } from './jetstream/batch.ts'
+import { checkDurability, checkVersion, type JetStreamDurability } from './jetstream/durability.ts'
+import { asError, Engine, engineFailure, shownError } from './jetstream/engine.ts'
+import { identify, type OpenedStream, openStream } from './jetstream/open.ts'
+import { Pages } from './jetstream/pages.ts'
+import { Assembler, headerName, parseHead, type StreamRecord } from './jetstream/record.ts'
+import { Tail } from './jetstream/tail.ts'
+import { Writer } from './jetstream/writer.ts'
+
+export type { JetStreamDurability } from './jetstream/durability.ts'
+
+export interface JetStreamLogOptions {
+  /** A connection to the cluster, as `connect` of a NATS transport gives it. Let it reconnect for ever; the log does not close it. */
+  connection: NatsConnection
+  /** The name of the stream: letters, digits, `_` and `-`. It is made if there is none. */
+  stream: string
+  /** Nodes that keep the stream, 1 to 5. Default: as it is; 3 for durability `machine`, otherwise 1, where it is made. */
+  replicas?: number | undefined
+  /** What an acknowledged append survives; checked when the log is opened. Default `machine` in a cluster of 3 or more replicas, otherwise `process`. */
+  durability?: JetStreamDurability | undefined
+  /** Monitoring endpoints of the nodes, such as `http://10.0.0.1:8222`. Needed for durability `power`. */
+  monitor?: string | readonly string[] | undefined
+  /** Batches that are kept. Default: as it is; no limit where the stream is made. */
+  capacity?: number | undefined
+  /** Bytes that are kept, as the engine counts them: with some 200 beside each batch. 0: no limit. Default: as it is; 1 GiB where the stream is made. */
+  maxBytes?: number | undefined
+  /** Milliseconds that batches are kept, 100 at least, by the engine's clock. Default: as it is; no limit where the stream is made. */
+  maxAge?: number | undefined
+  /** Milliseconds that an append waits for an engine that does not answer, before it is given up. Default 30,000. */
+  patience?: number | undefined
+  /** Takes a nats-server before 2.10.23, too. Default false. */
+  allowOld?: boolean | undefined
+  /** What batches are dated by. */
+  clock?: Clock | undefined
+}
+
+/** A log in a stream of NATS JetStream. */
+export interface JetStreamLog extends Log {
+  readonly stream: string
+  /** What was found to hold when it was opened. */
+  readonly durability: JetStreamDurability
+  /** Resolves with the reason when this history has ended though nobody closed it: its stream was removed, or made anew. */
+  readonly ended: Promise<Error>
+}
+
+const defaultPatience = 30_000
+const shortestAge = 100
+const mostReplicas = 5
+/** How often the stream is looked at, in milliseconds. */
+const lookMs = 1000
+/** How often in a row a stream must be seen to have lost its newest messages: a leader that just took over may still be behind. */
+const looksUntilLost = 5
+const namePattern = /^[A-Za-z0-9_-]{1,64}$/
+
+/**
+ * Opens a log in a stream of NATS JetStream, or makes it. Any number of servers may have it open: they share epoch and
+ * indexes, so a reader may leave one and resume at another.
+ *
+ * Order    One batch is one message; its index is the message's sequence. A batch is appended on the condition that nothing
+ *          came between, so appends keep the order of their calls, whatever fails, and those of other servers fall between.
+ * Whole    An append of several batches counts once its last message is there; what broke off is passed over by all.
+ * Losses   Batches name the one before them, so what the engine lost or let go of is told: see `LogPage`.
+ * Ending   A stream that was removed, or made anew, ends the history: brokers close and tell readers to resubscribe.
+ *
+ * Needs nats-server 2.10.23. Rejects with `CONFIG`; `LOG_UNUSABLE` for a server that is too old or has no JetStream, a stream
+ * that belongs to something else, or one that does not give `durability`; `LOG_FAILED` where the engine does not answer.
+ */
+export async function jetstreamLog(options: JetStreamLogOptions): Promise<JetStreamLog> {
+  const { connection, stream, allowOld = false, clock = systemClock, durability, patience = defaultPatience } = options
+  const { replicas, capacity, maxBytes, maxAge } = options
+  if (typeof connection?.request !== 'function') throw wrongOption('connection', 'a NATS connection', connection)
+  if (typeof stream !== 'string' || !namePattern.test(stream)) {
+    throw wrongOption('stream', '1 to 64 letters, digits, "_" and "-"', stream)
+  }
+  if (durability !== undefined && !['process', 'machine', 'power'].includes(durability)) {
+    throw wrongOption('durability', '"process", "machine" or "power"', durability)
+  }
+  if (replicas !== undefined) integerOption('replicas', replicas, 1, mostReplicas)
+  if (capacity !== undefined) integerOption('capacity', capacity, 1)
+  if (maxBytes !== undefined) integerOption('maxBytes', maxBytes, 0)
+  if (maxAge !== undefined) integerOption('maxAge', maxAge, shortestAge)
+  integerOption('patience', patience, 1)
+  const monitors = typeof options.monitor === 'string' ? [options.monitor] : (options.monitor ?? [])
+  checkVersion(connection.info?.version ?? '', allowOld)
+  const wanted = replicas ?? (durability === 'machine' ? 3 : undefined)
+  try {
+    const engine = await Engine.of(connection, stream)
+    const opened = await openStream(engine, { replicas: wanted, capacity, maxBytes, maxAge })
+    const level = durability ?? (opened.info.config.num_replicas >= 3 ? 'machine' : 'process')
+    await checkDurability(level, opened.info, monitors)
+    engine.base = opened.base
+    const { last, after } = await newestOf(engine, opened.info)
+    const floor = await floorOf(engine, last)
+    return new StreamLog(engine, opened, { level, last, after, floor, patience, clock })
+  } catch (cause) {
+    throw openFailure(stream, cause)
+  }
+}
+
+/** The newest index, and after which sequence to read on: before an append that is not whole yet. */
+async function newestOf(engine: Engine, { state }: StreamInfo): Promise<{ last: number; after: number }> {
+  const message = await engine.newest('batch')
+  const record = message && engine.record(message)
+  if (!record) return { last: state.last_seq, after: state.last_seq }
+  const { seq, head } = record
+  if (head.position === head.count) return { last: seq, after: Math.max(seq, state.last_seq) }
+  const start = await engine.message(seq - head.position + 1)
+  const before = (start && engine.record(start)?.head.previous) ?? seq - head.position
+  return { last: before, after: seq - head.position }
+}
+
+/** The newest index that is no longer kept. */
+async function floorOf(engine: Engine, last: number): Promise<number> {
+  const oldest = await engine.next('batch', 1)
+  if (!oldest) return last
+  return Math.min(engine.record(oldest)?.head.previous ?? oldest.seq - 1, last)
+}
+
+function openFailure(stream: string, cause: unknown): SpillwayError {
+  if (cause instanceof SpillwayError) return cause
+  const { name } = asError(cause)
+  if (name === 'JetStreamNotEnabled' || name === 'PermissionViolationError') {
+    const advice = 'Enable JetStream for this account, and allow $JS.API.> and spillway.> to its user.'
+    return new SpillwayError(
+      'LOG_UNUSABLE',
+      `The stream ${stream} could not be opened. ${shownError(cause)} ${advice}`,
+      { cause },
+    )
+  }
+  return engineFailure(`The stream ${stream} could not be opened.`, cause)
+}
+
+interface Beginning {
+  readonly level: JetStreamDurability
+  readonly last: number
+  readonly after: number
+  readonly floor: number
+  readonly patience: number
+  readonly clock: Clock
+}
+
+class StreamLog implements JetStreamLog {
+  readonly stream: string
+  readonly epoch: string
+  readonly durability: JetStreamDurability
+  readonly ended: Promise<Error>
+  readonly #engine: Engine
+  readonly #clock: Clock
+  readonly #followers = new Followers()
+  readonly #news = new Set<LogNews>()
+  readonly #tail: Tail
+  readonly #writer: Writer
+  readonly #pages: Pages
+  #assembler = new Assembler()
+  #mayMiss = false
+  #last: number
+  #floor: number
+  #time = 0
+  #messageBytes: number
+  #end: (reason: Error) => void = ignore
+  #hasEnded = false
+  #looksLost = 0
+  #look: ReturnType<typeof setTimeout>
+  #closed: Promise<void> | undefined
+
+  constructor(
+    engine: Engine,
+    { epoch, info }: OpenedStream,
+    { level, last, after, floor, patience, clock }: Beginning,
+  ) {
+    this.stream = engine.stream
+    this.epoch = epoch
+    this.durability = level
+    this.#engine = engine
+    this.#clock = clock
+    this.#last = last
+    this.#floor = floor
+    this.#messageBytes = messageBytesOf(info)
+    this.ended = new Promise((resolve) => {
+      this.#end = resolve
+    })
+    const log = this
+    this.#tail = new Tail(engine, after, {
+      record: (record) => this.#hear(record),
+      skipped: () => this.#miss(),
+    })
+    this.#writer = new Writer(
+      newEpoch(Date.now()),
+      {
+        engine,
+        tail: this.#tail,
+        get last() {
+          return log.#last
+        },
+        now: () => Math.max(clock.now(), log.#time),
+      },
+      patience,
+    )
+    this.#pages = new Pages(engine, {
+      epoch,
+      get end() {
+        return log.#last
+      },
+      get messageBytes() {
+        return log.#messageBytes
+      },
+      get knownFloor() {
+        return log.#floor
+      },
+      floor: () => log.#askFloor(),
+    })
+    this.#look = this.#lookLater()
+  }
+
+  get floor(): number {
+    return this.#floor
+  }
+
+  get last(): number {
+    return this.#last
+  }
+
+  append(batches: readonly PendingBatch[], options: AppendOptions = {}): Promise<Appended> {
+    return this.#writer.append(batches, options)
+  }
+
+  async read(after: number, limit: number): Promise<LogPage> {
+    if (this.#closed) throw closedError()
+    return this.#pages.read(after, limit)
+  }
+
+  async locate(start: LogStart): Promise<number> {
+    if (this.#closed) throw closedError()
+    const floor = await this.#askFloor()
+    const last = this.#last
+    return 'last' in start ? this.#locateLast(start.last, floor, last) : this.#locateSince(start.since, floor, last)
+  }
+
+  follow(listener: (batch: StoredBatch) => void, news?: LogNews): () => void {
+    const stop = this.#followers.add(listener, this.#last)
+    if (news) this.#news.add(news)
+    return () => {
+      stop()
+      if (news) this.#news.delete(news)
+    }
+  }
+
+  announce(change: RightsChange): void {
+    for (const news of this.#news) news.rights(change)
+    const body = encoder.encode(JSON.stringify({ from: this.#writer.id, ...change }))
+    // Until it is stored, or this history is over: nobody else would tell the other servers.
+    const tell = (): Promise<void> =>
+      this.#writer.note('rights', body).catch(() => (this.#hasEnded || this.#closed ? undefined : tell()))
+    void tell()
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#close()
+    return this.#closed
+  }
+
+  async #close(): Promise<void> {
+    clearTimeout(this.#look)
+    await this.#writer.close()
+    this.#pages.close()
+    await this.#tail.close()
+  }
+
+  #hear(record: StreamRecord): void {
+    this.#time = Math.max(this.#time, record.head.time)
+    const whole = this.#assembler.take(record)
+    for (const part of whole) {
+      if (part.kind === 'rights') this.#heed(part)
+      if (part.kind !== 'batch') continue
+      if (this.#mayMiss) this.#tellMissed(part)
+      this.#last = part.seq
+      this.#followers.tell([batchOf(this.epoch, part)])
+    }
+    if (whole.length > 0) this.#writer.read(whole)
+  }
+
+  /** Messages were gone before they could be read. */
+  #miss(): void {
+    // Among them may have been a change of rights, which counts for what came after it.
+    for (const news of this.#news) news.rights({ subject: undefined, isRevoked: false })
+    this.#assembler = new Assembler()
+    this.#mayMiss = true
+  }
+
+  /** Whether batches were among what was gone, is told with the first one after it. */
+  #tellMissed({ seq, head }: StreamRecord): void {
+    this.#mayMiss = false
+    if (head.previous !== undefined && head.previous <= this.#last) return
+    this.#last = seq - 1
+    for (const news of this.#news) news.missed(seq - 1)
+  }
+
+  #heed({ data }: StreamRecord): void {
+    const { from, subject, isRevoked } = JSON.parse(decoder.decode(data))
+    if (from === this.#writer.id) return
+    for (const news of this.#news) news.rights({ subject, isRevoked })
+  }
+
+  async #askFloor(): Promise<number> {
+    this.#floor = Math.max(this.#floor, await floorOf(this.#engine, this.#last))
+    return this.#floor
+  }
+
+  /** Changes of rights and skipped numbers have sequences, too: it is asked until the count fits. */
+  async #locateLast(count: number, floor: number, last: number): Promise<number> {
+    let after = Math.max(floor, last - count)
+    while (after > floor) {
+      const found = await this.#engine.count('batch', after + 1)
+      if (found >= count) break
+      after = Math.max(floor, after - (count - found))
+    }
+    return after
+  }
+
+  async #locateSince(since: number, floor: number, last: number): Promise<number> {
+    let low = floor
+    let high = last
+    // Everything up to `low` is older, everything after `high` is not.
+    while (low < high) {
+      const middle = low + Math.floor((high - low) / 2)
+      const found = await this.#engine.next('batch', middle + 1)
+      const time = found && found.seq <= high ? parseHead(found.header.get(headerName))?.time : undefined
+      if (found && time !== undefined && time < since) low = found.seq
+      else high = middle
+    }
+    return low
+  }
+
+  #lookLater(): ReturnType<typeof setTimeout> {
+    const timer = setTimeout(async () => {
+      await this.#lookNow().catch(ignore)
+      if (!this.#closed && !this.#hasEnded) this.#look = this.#lookLater()
+    }, lookMs)
+    timer.unref?.()
+    return timer
+  }
+
+  /** Sees whether this is still the stream that was opened, and whether what it has was read. */
+  async #lookNow(): Promise<void> {
+    if (this.#engine.connection.isClosed()) return this.#over(new Error('the connection to the engine was closed'))
+    const info = await this.#engine.info()
+    if (this.#closed) return
+    if (!info) return this.#over(new Error(`the stream ${this.stream} was removed`))
+    if (identify(this.stream, info)?.epoch !== this.epoch) {
+      return this.#over(new Error(`the stream ${this.stream} was made anew: this is another history`))
+    }
+    const { last_seq: newest } = info.state
+    this.#looksLost = newest < this.#tail.seq ? this.#looksLost + 1 : 0
+    if (this.#looksLost >= looksUntilLost) await this.#renew(newest)
+    this.#tail.check(newest)
+    this.#messageBytes = messageBytesOf(info)
+    if (info.state.first_seq > this.#floor + 1) await this.#askFloor()
+  }
+
+  /** The engine lost what it had acknowledged, and would give its sequences again: what follows is another history. */
+  async #renew(newest: number): Promise<void> {
+    const subjects = [`spillway.${this.stream}.${newEpoch(this.#clock.now())}.*`]
+    const info = await this.#engine.info()
+    if (info) await this.#engine.jsm.streams.update(this.stream, { ...info.config, subjects })
+    this.#over(new Error(`the stream ${this.stream} ends at ${newest}, but ${this.#tail.seq} was acknowledged`))
+  }
+
+  #over(reason: Error): void {
+    if (this.#hasEnded) return
+    this.#hasEnded = true
+    this.#writer.fail(engineFailure('This history has ended. The events were not stored.', reason))
+    this.#end(reason)
+    for (const news of this.#news) news.ended()
+    void this.close()
+  }
+}
+
+const encoder = new TextEncoder()
+const decoder = new TextDecoder()
+
+function messageBytesOf({ state }: StreamInfo): number {
+  return state.messages > 0 ? state.bytes / state.messages : 1
+}
+
+function closedError(): SpillwayError {
+  return new SpillwayError('CLOSED', 'The log was closed.')
+}
+
+function ignore(): void {}

@@ -1,0 +1,211 @@
+import {
+  AckPolicy,
+  type Consumer,
+  type ConsumerConfig,
+  DeliverPolicy,
+  DiscardPolicy,
+  JetStreamApiError,
+  type JetStreamClient,
+  type JetStreamManager,
+  type JetStreamPublishOptions,
+  type JsMsg,
+  jetstream,
+  jetstreamManager,
+  PubHeaders,
+  RetentionPolicy,
+  StorageType,
+  type StoredMsg,
+  type StreamConfig,
+  type StreamInfo,
+} from '@nats-io/jetstream'
+import { headers, type NatsConnection } from '@nats-io/nats-core'
+import { SpillwayError, shown } from '../../core/errors.ts'
+import {
+  digestHeader,
+  formatHead,
+  headerName,
+  kindOf,
+  parseHead,
+  type RecordHead,
+  type RecordKind,
+  type StreamRecord,
+} from './record.ts'
+
+/** What is to be stored as one message. */
+export interface Draft {
+  readonly kind: RecordKind
+  readonly head: RecordHead
+  readonly data: Uint8Array
+  /** By it the engine knows a repetition. */
+  readonly id: string
+  readonly digest?: number | undefined
+}
+
+/** When the engine may store it: while this is the newest sequence of the stream, and this the id of its newest message. */
+export interface Condition {
+  readonly after: number
+  readonly behind?: string | undefined
+}
+
+/** What became of a message. `unknown`: nobody answered, it may have been stored. */
+export type Outcome =
+  | { readonly kind: 'stored' | 'duplicate'; readonly seq: number }
+  | { readonly kind: 'conflict' }
+  | { readonly kind: 'refused'; readonly error: Error }
+  | { readonly kind: 'unknown'; readonly error: Error }
+
+/** Milliseconds that one request may take. */
+const requestTimeout = 5000
+/** [JetStream, error codes] The stream's newest sequence or message id is another one than expected. */
+const wrongLast = [10070, 10071, 10164]
+const streamNotFound = 10059
+const noMessage = 10037
+
+/** The stream of one log, as the engine serves it: requests, and what their answers mean. */
+export class Engine {
+  readonly connection: NatsConnection
+  readonly stream: string
+  readonly js: JetStreamClient
+  readonly jsm: JetStreamManager
+  /** All but the kind of the subjects that this log writes. */
+  base = ''
+
+  private constructor(connection: NatsConnection, stream: string, jsm: JetStreamManager) {
+    this.connection = connection
+    this.stream = stream
+    this.js = jetstream(connection, { timeout: requestTimeout })
+    this.jsm = jsm
+  }
+
+  /** Rejects as the engine does where it has no JetStream for this account. */
+  static async of(connection: NatsConnection, stream: string): Promise<Engine> {
+    return new Engine(connection, stream, await jetstreamManager(connection, { timeout: requestTimeout }))
+  }
+
+  /** `undefined`: there is no such stream. */
+  async info(): Promise<StreamInfo | undefined> {
+    return orNone(this.jsm.streams.info(this.stream), streamNotFound)
+  }
+
+  async create(config: Partial<StreamConfig>): Promise<StreamInfo> {
+    return this.jsm.streams.add({
+      ...config,
+      name: this.stream,
+      retention: RetentionPolicy.Limits,
+      discard: DiscardPolicy.Old,
+      storage: StorageType.File,
+    })
+  }
+
+  /** Stores a message, and never rejects. */
+  async publish({ kind, head, data, id, digest }: Draft, condition?: Condition): Promise<Outcome> {
+    const head_ = headers()
+    head_.set(headerName, formatHead(head))
+    if (digest !== undefined) head_.set(digestHeader, String(digest))
+    const options: Partial<JetStreamPublishOptions> = { msgID: id, headers: head_ }
+    if (condition) {
+      const { after, behind } = condition
+      options.expect = behind === undefined ? { lastSequence: after } : { lastSequence: after, lastMsgID: behind }
+    }
+    try {
+      const { seq, duplicate } = await this.js.publish(`${this.base}.${kind}`, data, options)
+      return { kind: duplicate ? 'duplicate' : 'stored', seq }
+    } catch (cause) {
+      const error = asError(cause)
+      if (!(error instanceof JetStreamApiError))
+        return isRefusal(error) ? { kind: 'refused', error } : { kind: 'unknown', error }
+      if (wrongLast.includes(error.code)) return { kind: 'conflict' }
+      return { kind: 'refused', error }
+    }
+  }
+
+  /** The message with a sequence, as the leader has it. */
+  async message(seq: number): Promise<StoredMsg | undefined> {
+    return (await orNone(this.jsm.streams.getMessage(this.stream, { seq }), noMessage)) ?? undefined
+  }
+
+  /** The first message of a kind at or after a sequence. */
+  async next(kind: RecordKind, seq: number): Promise<StoredMsg | undefined> {
+    const query = { seq: Math.max(1, seq), next_by_subj: this.any(kind) }
+    return (await orNone(this.jsm.streams.getMessage(this.stream, query), noMessage)) ?? undefined
+  }
+
+  /** The newest message of a kind. */
+  async newest(kind: RecordKind): Promise<StoredMsg | undefined> {
+    const query = { last_by_subj: this.any(kind) }
+    return (await orNone(this.jsm.streams.getMessage(this.stream, query), noMessage)) ?? undefined
+  }
+
+  /** How many messages of a kind the stream has from a sequence on. */
+  async count(kind: RecordKind, seq: number): Promise<number> {
+    // [nats-server 2.9] A filter must be one of the stream's subjects, not a pattern of more.
+    const consumer = await this.consumer(seq, { filter_subject: `${this.base}.${kind}` })
+    const { num_pending: pending } = await consumer.info(true)
+    await consumer.delete().catch(ignore)
+    return pending
+  }
+
+  /** A reader from a sequence on, that goes when nobody uses it. */
+  async consumer(seq: number, more: Partial<ConsumerConfig> = {}): Promise<Consumer> {
+    const info = await this.jsm.consumers.add(this.stream, {
+      deliver_policy: DeliverPolicy.StartSequence,
+      opt_start_seq: Math.max(1, seq),
+      ack_policy: AckPolicy.None,
+      inactive_threshold: 30_000_000_000,
+      mem_storage: true,
+      num_replicas: 1,
+      ...more,
+    })
+    return this.js.consumers.getConsumerFromInfo(info)
+  }
+
+  /** The subjects of a kind, also of what was written before the stream was given another name. */
+  any(kind: RecordKind | '>'): string {
+    return `spillway.${this.stream}.*.${kind}`
+  }
+
+  /** `undefined`: this is no record of this log. */
+  record(message: JsMsg | StoredMsg): StreamRecord | undefined {
+    const { seq, subject, data } = message
+    const kind = subject.startsWith(`spillway.${this.stream}.`) ? kindOf(subject) : undefined
+    const head = kind && parseHead(headerOf(message, headerName))
+    if (!head) return undefined
+    const digest = headerOf(message, digestHeader)
+    if (digest === '') return { seq, kind, head, data }
+    return { seq, kind, head, data, key: { id: headerOf(message, PubHeaders.MsgIdHdr), digest } }
+  }
+}
+
+export function headerOf(message: JsMsg | StoredMsg, name: string): string {
+  return ('headers' in message ? message.headers : message.header)?.get(name) ?? ''
+}
+
+/** What the engine says of a missing thing is no failure. */
+async function orNone<T>(asked: Promise<T>, code: number): Promise<T | undefined> {
+  try {
+    return await asked
+  } catch (error) {
+    if (error instanceof JetStreamApiError && error.code === code) return undefined
+    throw error
+  }
+}
+
+function isRefusal(error: Error): boolean {
+  return error.name === 'PermissionViolationError' || error.name === 'InvalidArgumentError'
+}
+
+export function asError(cause: unknown): Error {
+  return cause instanceof Error ? cause : new Error(String(cause))
+}
+
+/** A failure of the engine as readers and publishers are told of it. */
+export function engineFailure(what: string, cause: unknown): SpillwayError {
+  return new SpillwayError('LOG_FAILED', `${what} ${shownError(cause)}`, { cause })
+}
+
+export function shownError(cause: unknown): string {
+  const { message, name } = asError(cause)
+  return `The engine says: ${shown(message || name)}.`
+}
+
+function ignore(): void {}

@@ -1,0 +1,125 @@
+import { JetStreamApiError, type StreamConfig, type StreamInfo } from '@nats-io/jetstream'
+import { newEpoch } from '../../core/cursor.ts'
+import { SpillwayError, shown } from '../../core/errors.ts'
+import { type Engine, shownError } from './engine.ts'
+
+/** What a stream is to be. */
+export interface StreamWish {
+  readonly replicas: number | undefined
+  /** Batches; `undefined`: as it is. */
+  readonly capacity: number | undefined
+  /** Bytes of messages; 0: no limit. */
+  readonly maxBytes: number | undefined
+  /** Milliseconds. */
+  readonly maxAge: number | undefined
+  /** The sequence of the first message, for a stream that is made. */
+  readonly firstSeq?: number
+}
+
+/** An open stream, and the history in it. */
+export interface OpenedStream {
+  readonly info: StreamInfo
+  readonly epoch: string
+  /** All but the kind of the subjects that are written. */
+  readonly base: string
+}
+
+const defaultMaxBytes = 2 ** 30
+/** How long ids of messages are remembered, in milliseconds. */
+export const keyAge: number = 10 * 60_000
+const description = 'Spillway log, format 1. Its index is the sequence; do not publish to it by hand.'
+const nanos = (ms: number) => ms * 1_000_000
+// [JetStream, error codes]
+const nameInUse = 10058
+const subjectsOverlap = 10065
+const withoutCluster = 10074
+
+/** Opens the stream of a log, or makes it. Throws `LOG_UNUSABLE` for one that belongs to something else, and where it cannot be made. */
+export async function openStream(engine: Engine, wish: StreamWish): Promise<OpenedStream> {
+  const found = await engine.info()
+  const info = found ?? (await create(engine, wish))
+  const opened = identify(engine.stream, info)
+  if (!opened) {
+    const subjects = (info.config.subjects ?? []).map(shown).join(', ')
+    throw unusable(
+      `The stream ${engine.stream} with the subjects ${subjects} was not made by Spillway. Choose another name.`,
+    )
+  }
+  return found ? { ...opened, info: await adjust(engine, found, wish) } : opened
+}
+
+/** The history in a stream; `undefined`: it is no log's. */
+export function identify(stream: string, info: StreamInfo): OpenedStream | undefined {
+  const { subjects = [], description: text = '', retention } = info.config
+  const token = /^spillway\.(.+)\.([a-z0-9-]+)\.\*$/.exec(subjects[0] ?? '')
+  const isOurs = text.startsWith('Spillway log, format 1') && subjects.length === 1 && token?.[1] === stream
+  if (!isOurs || retention !== 'limits') return undefined
+  // A stream that is made anew with the same configuration is another history.
+  const made = Date.parse(info.created).toString(36)
+  return { info, epoch: `${token?.[2]}_${made}`, base: `spillway.${stream}.${token?.[2]}` }
+}
+
+async function create(engine: Engine, wish: StreamWish): Promise<StreamInfo> {
+  const { stream, connection } = engine
+  const config: Partial<StreamConfig> = {
+    ...limitsOf({ ...wish, maxBytes: wish.maxBytes ?? defaultMaxBytes }),
+    subjects: [`spillway.${stream}.${newEpoch(Date.now())}.*`],
+    description,
+    num_replicas: wish.replicas ?? 1,
+  }
+  if (wish.firstSeq !== undefined && wish.firstSeq > 1) config.first_seq = wish.firstSeq
+  try {
+    return await engine.create(config)
+  } catch (cause) {
+    // Another server may have made it at the same moment.
+    const isTaken = cause instanceof JetStreamApiError && cause.code === nameInUse
+    const info = isTaken ? await engine.info() : undefined
+    if (info) return info
+    throw creationError(engine, cause, wish, connection.getServer())
+  }
+}
+
+function creationError(engine: Engine, cause: unknown, { replicas = 1 }: StreamWish, server: string): SpillwayError {
+  const { stream } = engine
+  const code = cause instanceof JetStreamApiError ? cause.code : 0
+  if (code === subjectsOverlap) {
+    return unusable(
+      `The subjects spillway.${stream}.> are in use by another stream. Choose another name, or remove that.`,
+      cause,
+    )
+  }
+  if (code === withoutCluster) {
+    return unusable(
+      `${replicas} replicas need a cluster, and ${server} is none. Set replicas to 1, or connect to a cluster.`,
+      cause,
+    )
+  }
+  return unusable(`The stream ${stream} could not be made with ${replicas} replicas. ${shownError(cause)}`, cause)
+}
+
+/** Gives a stream the limits that were asked for. */
+async function adjust(engine: Engine, info: StreamInfo, wish: StreamWish): Promise<StreamInfo> {
+  const { config } = info
+  const wanted: Partial<StreamConfig> = { ...limitsOf(wish) }
+  if (wish.replicas !== undefined) wanted.num_replicas = wish.replicas
+  const isSame = Object.entries(wanted).every(([name, value]) => config[name as keyof StreamConfig] === value)
+  if (isSame) return info
+  try {
+    return await engine.jsm.streams.update(engine.stream, { ...config, ...wanted })
+  } catch (cause) {
+    throw unusable(`The limits of the stream ${engine.stream} could not be changed. ${shownError(cause)}`, cause)
+  }
+}
+
+function limitsOf({ capacity, maxBytes, maxAge }: StreamWish): Partial<StreamConfig> {
+  const limits: Partial<StreamConfig> = {}
+  if (capacity !== undefined) limits.max_msgs_per_subject = capacity
+  if (maxBytes !== undefined) limits.max_bytes = maxBytes || -1
+  if (maxAge !== undefined) limits.max_age = nanos(maxAge)
+  limits.duplicate_window = nanos(Math.min(keyAge, maxAge || keyAge))
+  return limits
+}
+
+function unusable(message: string, cause?: unknown): SpillwayError {
+  return new SpillwayError('LOG_UNUSABLE', message, { cause })
+}

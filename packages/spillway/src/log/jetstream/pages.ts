@@ -1,0 +1,214 @@
+import type { Consumer, JsMsg } from '@nats-io/jetstream'
+import type { StoredBatch } from '../../core/event.ts'
+import type { LogPage } from '../../core/log.ts'
+import { batchOf } from './batch.ts'
+import type { Engine } from './engine.ts'
+import { Assembler, type StreamRecord } from './record.ts'
+
+/** A consumer that has read up to before `next`. */
+interface Place {
+  readonly next: number
+  readonly consumer: Consumer
+}
+
+/** Where batches are missing: up to this sequence. */
+interface Hole {
+  readonly upTo: number
+}
+
+/** A piece of the stream. */
+interface Span {
+  readonly records: readonly StreamRecord[]
+  readonly holes: Hole[]
+  /** The sequence to read on from. */
+  readonly next: number
+}
+
+/** What of the stream is there to be read. */
+export interface Extent {
+  readonly epoch: string
+  /** The newest sequence that was read. */
+  readonly end: number
+  /** Bytes of a message, on average. */
+  readonly messageBytes: number
+  /** The newest index that is no longer kept, as far as is known. */
+  readonly knownFloor: number
+  /** The same, asked for now. */
+  floor(): Promise<number>
+}
+
+/** About how many bytes one page has. */
+const pageBytes = 2 ** 20
+/** Readers that are ahead of each other each keep a consumer; more begin anew where they stand. */
+const mostPlaces = 8
+/** Pages that are read at once; others wait, so that a thousand readers are no thousand requests. */
+const mostAtOnce = 4
+const expiresMs = 5000
+/** Messages that are read at once where the first ones held no batch. */
+const fewest = 256
+
+/** Reads pages of a stream. Readers at one place share a page, and whoever reads on goes on with the same consumer. */
+export class Pages {
+  readonly #engine: Engine
+  readonly #extent: Extent
+  readonly #pages = new Map<string, Promise<LogPage>>()
+  #places: Place[] = []
+  #running = 0
+  #queue: (() => void)[] = []
+
+  constructor(engine: Engine, extent: Extent) {
+    this.#engine = engine
+    this.#extent = extent
+  }
+
+  read(after: number, limit: number): Promise<LogPage> {
+    const name = `${after} ${limit}`
+    let page = this.#pages.get(name)
+    if (!page) {
+      page = this.#inTurn(() => this.#read(after, limit)).finally(() => this.#pages.delete(name))
+      this.#pages.set(name, page)
+    }
+    return page
+  }
+
+  close(): void {
+    for (const { consumer } of this.#places.splice(0)) consumer.delete().catch(ignore)
+  }
+
+  async #inTurn<T>(read: () => Promise<T>): Promise<T> {
+    if (this.#running >= mostAtOnce) await new Promise<void>((resolve) => this.#queue.push(resolve))
+    else this.#running++
+    try {
+      return await read()
+    } finally {
+      const next = this.#queue.shift()
+      if (next) next()
+      else this.#running--
+    }
+  }
+
+  async #read(after: number, limit: number): Promise<LogPage> {
+    const { end, messageBytes } = this.#extent
+    let count = Math.min(limit, Math.max(1, Math.floor(pageBytes / Math.max(1, messageBytes))))
+    let from = after + 1
+    const holes: Hole[] = []
+    // What is no batch, such as changes of rights, must not look like the end.
+    while (from <= end) {
+      const span = await this.#fetch(from, Math.min(count, end - from + 1), end)
+      const records = await this.#whole(span)
+      holes.push(...span.holes)
+      if (records.some(({ kind }) => kind === 'batch' || kind === 'lost'))
+        return this.#page(after, limit, records, holes)
+      if (span.next === from) break
+      from = span.next
+      count = Math.max(count, fewest)
+    }
+    return { floor: await this.#extent.floor(), batches: [] }
+  }
+
+  /** The records of appends that count, and of which it is known: what is not known is a hole. */
+  async #whole({ records, holes }: Span): Promise<StreamRecord[]> {
+    const whole: StreamRecord[] = []
+    const add = async (parts: readonly StreamRecord[]) => {
+      const [last] = parts.slice(-1)
+      if (!last) return
+      const state = await this.#stateOf(last)
+      if (state === 'whole') whole.push(...parts)
+      if (state === 'gone') holes.push({ upTo: last.seq })
+    }
+    const [first] = records
+    let start = 0
+    if (first && first.head.position > 1) {
+      while (records[start]?.head.append === first.head.append) start++
+      await add(records.slice(0, start))
+    }
+    const assembler = new Assembler()
+    for (const record of records.slice(start)) whole.push(...assembler.take(record))
+    await add(assembler.open)
+    return whole
+  }
+
+  /** Whether the append of a record has its last one; that may be gone again already. */
+  async #stateOf({ seq, head }: StreamRecord): Promise<'whole' | 'broken' | 'gone'> {
+    if (head.position === head.count) return 'whole'
+    const found = await this.#engine.message(seq + head.count - head.position)
+    if (!found) return seq + head.count - head.position > this.#extent.end ? 'broken' : 'gone'
+    return this.#engine.record(found)?.head.append === head.append ? 'whole' : 'broken'
+  }
+
+  /** Ends before the first loss; one that comes at once is told. */
+  async #page(
+    after: number,
+    limit: number,
+    records: readonly StreamRecord[],
+    holes: readonly Hole[],
+  ): Promise<LogPage> {
+    const { epoch, knownFloor } = this.#extent
+    const batches: StoredBatch[] = []
+    let lost = 0
+    for (const record of records) {
+      const { kind, seq } = record
+      const isMissing = holes.some((hole) => hole.upTo < seq && hole.upTo > (batches.at(-1)?.index ?? lost))
+      if (isMissing || kind === 'lost') {
+        if (batches.length > 0) break
+        lost = kind === 'lost' ? seq : seq - 1
+      }
+      if (kind === 'batch') batches.push(batchOf(epoch, record))
+      if (batches.length === limit) break
+    }
+    const floor = lost > 0 || after < knownFloor ? await this.#extent.floor() : knownFloor
+    return lost > Math.max(floor, after) ? { floor, lost, batches } : { floor, batches }
+  }
+
+  /** `count` messages from sequence `from` on, or from the first one after it that is there; fewer at the end. */
+  async #fetch(from: number, count: number, end: number): Promise<Span> {
+    const place = this.#placeAt(from)
+    if (place) {
+      try {
+        return await this.#pull(place, count, end)
+      } catch {
+        // The engine forgets consumers that nobody has used for a while, and those of a node that went.
+      }
+    }
+    return this.#pull({ next: from, consumer: await this.#engine.consumer(from) }, count, end)
+  }
+
+  async #pull({ next: from, consumer }: Place, count: number, end: number): Promise<Span> {
+    const records: StreamRecord[] = []
+    const holes: Hole[] = []
+    let next = from
+    let received = 0
+    const messages = await consumer.fetch({ max_messages: count, expires: expiresMs })
+    for await (const message of messages) {
+      const record = this.#engine.record(message)
+      // Nothing is lost with what was no batch: the next record names the batch before it.
+      const { previous = message.seq } = record?.head ?? {}
+      if (message.seq > next && previous >= next) holes.push({ upTo: message.seq - 1 })
+      if (record) records.push(record)
+      next = message.seq + 1
+      received++
+      if (received === count || isLast(message, end)) break
+    }
+    // One whose request is still open goes on by itself.
+    if (received === count) this.#keep({ next, consumer })
+    else consumer.delete().catch(ignore)
+    return { records, holes, next }
+  }
+
+  #placeAt(next: number): Place | undefined {
+    const place = this.#places.find((other) => other.next === next)
+    this.#places = this.#places.filter((other) => other !== place)
+    return place
+  }
+
+  #keep(place: Place): void {
+    this.#places.push(place)
+    if (this.#places.length > mostPlaces) this.#places.shift()?.consumer.delete().catch(ignore)
+  }
+}
+
+function isLast(message: JsMsg, end: number): boolean {
+  return message.seq >= end || message.info.pending === 0
+}
+
+function ignore(): void {}

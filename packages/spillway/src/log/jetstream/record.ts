@@ -1,0 +1,91 @@
+/**
+ * One message of a log's stream. Its subject ends in its kind; the header `Spillway` says, separated by spaces, the version
+ * of this format, when it was stored in Unix milliseconds, which append it belongs to, its place among the records of that
+ * append and how many those are, and the index of the batch before it, or `-` if its writer could not know.
+ *
+ * An append is one record for each batch, and one for each number that it skips. It counts once its last record is there:
+ * each record is stored only right behind the one before it, so an append that broke off has no last record.
+ */
+export interface StreamRecord {
+  readonly seq: number
+  readonly kind: RecordKind
+  readonly head: RecordHead
+  readonly data: Uint8Array
+  /** Of the first record of an append under a key: the id that the engine knows it by, and its digest. */
+  readonly key?: { readonly id: string; readonly digest: string } | undefined
+}
+
+/** `skipped`: a number that a publisher passed over. `lost`: one of which an import says that its batch is lost. */
+export type RecordKind = 'batch' | 'rights' | 'skipped' | 'lost'
+
+export interface RecordHead {
+  readonly time: number
+  /** Names the append, among all of all servers. */
+  readonly append: string
+  /** From 1 on. */
+  readonly position: number
+  readonly count: number
+  /** `undefined`: any before it. */
+  readonly previous: number | undefined
+}
+
+export const headerName = 'Spillway'
+/** What tells repetitions under one key from other appends. */
+export const digestHeader = 'Spillway-Digest'
+const version = '1'
+const kinds: readonly string[] = ['batch', 'rights', 'skipped', 'lost'] satisfies RecordKind[]
+
+export function formatHead({ time, append, position, count, previous }: RecordHead): string {
+  return `${version} ${time} ${append} ${position} ${count} ${previous ?? '-'}`
+}
+
+/** `undefined`: this is no record of a log, or one of a later version. */
+export function parseHead(text: string): RecordHead | undefined {
+  const [format, time, append, position, count, previous] = text.split(' ')
+  if (format !== version || !append) return undefined
+  const head = {
+    time: Number(time),
+    append,
+    position: Number(position),
+    count: Number(count),
+    previous: previous === '-' ? undefined : Number(previous),
+  }
+  const { position: at, count: of, previous: before = 0 } = head
+  const isSound = at >= 1 && at <= of && Number.isSafeInteger(of) && head.time >= 0 && before >= 0
+  return isSound ? head : undefined
+}
+
+/** What `subject` says; `undefined` if it is of no kind that is known. */
+export function kindOf(subject: string): RecordKind | undefined {
+  const kind = subject.slice(subject.lastIndexOf('.') + 1)
+  return kinds.includes(kind) ? (kind as RecordKind) : undefined
+}
+
+/** Puts appends together from their records, which come in the order of the stream. */
+export class Assembler {
+  #parts: StreamRecord[] = []
+
+  /** The records of the append that `record` completes. */
+  take(record: StreamRecord): readonly StreamRecord[] {
+    const { append, position, count } = record.head
+    const last = this.#parts.at(-1)
+    const isNext =
+      last && last.head.append === append && last.head.position === position - 1 && last.seq === record.seq - 1
+    if (!isNext) {
+      // What was there broke off.
+      this.#parts = []
+      if (position > 1) return []
+    }
+    if (count === 1) return [record]
+    this.#parts.push(record)
+    if (position < count) return []
+    const whole = this.#parts
+    this.#parts = []
+    return whole
+  }
+
+  /** The records that wait for the rest of their append. */
+  get open(): readonly StreamRecord[] {
+    return this.#parts
+  }
+}

@@ -1,0 +1,141 @@
+import { type ConsumerMessages, DeliverPolicy, type JsMsg } from '@nats-io/jetstream'
+import type { Engine } from './engine.ts'
+import type { StreamRecord } from './record.ts'
+
+export interface TailListener {
+  /** A record, each once, in the order of the stream. */
+  record(record: StreamRecord): void
+  /** The records up to this sequence were gone before they could be read. */
+  skipped(upTo: number): void
+}
+
+const retryMs = 100
+/** How long nothing may come though the stream has more, before the consumer is made anew, in milliseconds. */
+const patience = 3000
+
+/**
+ * Follows a stream from a sequence on. The engine's ordered consumer starts again by itself after losses, and then begins in
+ * silence with the first message that is still there: so every sequence is compared with the one that must come.
+ */
+export class Tail {
+  /** Up to where it has read. */
+  seq: number
+  readonly #engine: Engine
+  readonly #listener: TailListener
+  #messages: ConsumerMessages | undefined
+  #waiting: { readonly seq: number; resolve(): void }[] = []
+  #isClosed = false
+  #isHeld = false
+  #held: JsMsg[] = []
+  #movedAt = performance.now()
+  readonly #done: Promise<void>
+
+  constructor(engine: Engine, after: number, listener: TailListener) {
+    this.#engine = engine
+    this.seq = after
+    this.#listener = listener
+    this.#done = this.#run()
+  }
+
+  /** Takes records that somebody else knows to be next, before the consumer brings them. */
+  take(record: StreamRecord): void {
+    if (record.seq !== this.seq + 1) return
+    this.seq = record.seq
+    this.#movedAt = performance.now()
+    this.#listener.record(record)
+    this.#wake()
+  }
+
+  /**
+   * Messages are stored whose answers are on their way: what seems to be missing may be among them, and gone from the stream
+   * already.
+   */
+  hold(): void {
+    this.#isHeld = true
+  }
+
+  release(): void {
+    this.#isHeld = false
+    for (const message of this.#held.splice(0)) this.#hear(message)
+  }
+
+  /** Resolves once it has read up to `seq`, or is closed. */
+  async reached(seq: number): Promise<void> {
+    if (this.seq >= seq || this.#isClosed) return
+    await new Promise<void>((resolve) => this.#waiting.push({ seq, resolve }))
+  }
+
+  /** Told where the stream ends: what should have come for some seconds is asked for anew. */
+  check(last: number): void {
+    if (last <= this.seq) this.#movedAt = performance.now()
+    else if (performance.now() - this.#movedAt > patience) {
+      this.#movedAt = performance.now()
+      this.#messages?.stop()
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true
+    this.#messages?.stop()
+    for (const { resolve } of this.#waiting.splice(0)) resolve()
+    await this.#done
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#isClosed) {
+      try {
+        await this.#consume()
+      } catch {
+        // Asked for again, for as long as the log is open: whoever waits has a patience of its own.
+      }
+      if (!this.#isClosed) await new Promise((resolve) => setTimeout(resolve, retryMs))
+    }
+  }
+
+  async #consume(): Promise<void> {
+    const { js, stream } = this.#engine
+    const consumer = await js.consumers.get(stream, {
+      deliver_policy: DeliverPolicy.StartSequence,
+      opt_start_seq: this.seq + 1,
+    })
+    if (this.#isClosed) return
+    const messages = await consumer.consume({
+      max_messages: 500,
+      expires: 10_000,
+      idle_heartbeat: 1000,
+      callback: (message) => this.#hear(message),
+    })
+    this.#messages = messages
+    await messages.closed()
+    await consumer.delete().catch(ignore)
+  }
+
+  #hear(message: JsMsg): void {
+    // One whose record was taken already, or that an earlier consumer has sent.
+    if (this.#isClosed || message.seq <= this.seq) return
+    if (message.seq > this.seq + 1) {
+      if (this.#isHeld) {
+        this.#held.push(message)
+        return
+      }
+      this.seq = message.seq - 1
+      this.#listener.skipped(this.seq)
+    }
+    const record = this.#engine.record(message)
+    if (record) this.take(record)
+    else {
+      this.seq = message.seq
+      this.#wake()
+    }
+  }
+
+  #wake(): void {
+    if (this.#waiting.length === 0) return
+    const ready = this.#waiting.filter(({ seq }) => seq <= this.seq)
+    if (ready.length === 0) return
+    this.#waiting = this.#waiting.filter(({ seq }) => seq > this.seq)
+    for (const { resolve } of ready) resolve()
+  }
+}
+
+function ignore(): void {}
