@@ -9,7 +9,7 @@ import type { Appended, AppendOptions, Log, LogNews, LogPage, LogStart, RightsCh
 import { batchOf } from './jetstream/batch.ts'
 import { checkDurability, checkVersion, type JetStreamDurability } from './jetstream/durability.ts'
 import { asError, Engine, engineFailure, shownError } from './jetstream/engine.ts'
-import { identify, type OpenedStream, openStream } from './jetstream/open.ts'
+import { beginAnew, identify, type OpenedStream, openStream } from './jetstream/open.ts'
 import { Pages } from './jetstream/pages.ts'
 import { Assembler, headerName, parseHead, type StreamRecord } from './jetstream/record.ts'
 import { Tail } from './jetstream/tail.ts'
@@ -153,7 +153,6 @@ class StreamLog implements JetStreamLog {
   readonly durability: JetStreamDurability
   readonly ended: Promise<Error>
   readonly #engine: Engine
-  readonly #clock: Clock
   readonly #followers = new Followers()
   readonly #news = new Set<LogNews>()
   readonly #tail: Tail
@@ -180,7 +179,6 @@ class StreamLog implements JetStreamLog {
     this.epoch = epoch
     this.durability = level
     this.#engine = engine
-    this.#clock = clock
     this.#last = last
     this.#floor = floor
     this.#messageBytes = messageBytesOf(info)
@@ -358,7 +356,8 @@ class StreamLog implements JetStreamLog {
       return this.#over(new Error(`the stream ${this.stream} was made anew: this is another history`))
     }
     const { last_seq: newest } = info.state
-    this.#looksLost = newest < this.#tail.seq ? this.#looksLost + 1 : 0
+    const isSure = info.cluster === undefined || Boolean(info.cluster.leader)
+    this.#looksLost = isSure && newest < this.#tail.seq ? this.#looksLost + 1 : 0
     if (this.#looksLost >= looksUntilLost) await this.#renew(newest)
     this.#tail.check(newest)
     this.#messageBytes = messageBytesOf(info)
@@ -367,9 +366,7 @@ class StreamLog implements JetStreamLog {
 
   /** The engine lost what it had acknowledged, and would give its sequences again: what follows is another history. */
   async #renew(newest: number): Promise<void> {
-    const subjects = [`spillway.${this.stream}.${newEpoch(this.#clock.now())}.*`]
-    const info = await this.#engine.info()
-    if (info) await this.#engine.jsm.streams.update(this.stream, { ...info.config, subjects })
+    await beginAnew(this.#engine)
     this.#over(new Error(`the stream ${this.stream} ends at ${newest}, but ${this.#tail.seq} was acknowledged`))
   }
 

@@ -55,7 +55,7 @@ export type Outcome =
   | { readonly kind: 'unknown'; readonly error: Error }
 
 /** Milliseconds that one request may take. */
-const requestTimeout = 5000
+const requestTimeout = 2000
 /** [JetStream, error codes] The stream's newest sequence or message id is another one than expected. */
 const wrongLast = [10070, 10071, 10164]
 const streamNotFound = 10059
@@ -77,9 +77,12 @@ export class Engine {
     this.jsm = jsm
   }
 
-  /** Rejects as the engine does where it has no JetStream for this account. */
   static async of(connection: NatsConnection, stream: string): Promise<Engine> {
-    return new Engine(connection, stream, await jetstreamManager(connection, { timeout: requestTimeout }))
+    return new Engine(
+      connection,
+      stream,
+      await jetstreamManager(connection, { timeout: requestTimeout, checkAPI: false }),
+    )
   }
 
   /** `undefined`: there is no such stream. */
@@ -109,6 +112,8 @@ export class Engine {
     }
     try {
       const { seq, duplicate } = await this.js.publish(`${this.base}.${kind}`, data, options)
+      if (duplicate && seq === 0)
+        return { kind: 'unknown', error: new Error('the first message with this id is under way') }
       return { kind: duplicate ? 'duplicate' : 'stored', seq }
     } catch (cause) {
       const error = asError(cause)
@@ -126,19 +131,18 @@ export class Engine {
 
   /** The first message of a kind at or after a sequence. */
   async next(kind: RecordKind, seq: number): Promise<StoredMsg | undefined> {
-    const query = { seq: Math.max(1, seq), next_by_subj: this.any(kind) }
+    const query = { seq: Math.max(1, seq), next_by_subj: `${this.base}.${kind}` }
     return (await orNone(this.jsm.streams.getMessage(this.stream, query), noMessage)) ?? undefined
   }
 
   /** The newest message of a kind. */
   async newest(kind: RecordKind): Promise<StoredMsg | undefined> {
-    const query = { last_by_subj: this.any(kind) }
+    const query = { last_by_subj: `${this.base}.${kind}` }
     return (await orNone(this.jsm.streams.getMessage(this.stream, query), noMessage)) ?? undefined
   }
 
   /** How many messages of a kind the stream has from a sequence on. */
   async count(kind: RecordKind, seq: number): Promise<number> {
-    // [nats-server 2.9] A filter must be one of the stream's subjects, not a pattern of more.
     const consumer = await this.consumer(seq, { filter_subject: `${this.base}.${kind}` })
     const { num_pending: pending } = await consumer.info(true)
     await consumer.delete().catch(ignore)
@@ -159,15 +163,10 @@ export class Engine {
     return this.js.consumers.getConsumerFromInfo(info)
   }
 
-  /** The subjects of a kind, also of what was written before the stream was given another name. */
-  any(kind: RecordKind | '>'): string {
-    return `spillway.${this.stream}.*.${kind}`
-  }
-
   /** `undefined`: this is no record of this log. */
   record(message: JsMsg | StoredMsg): StreamRecord | undefined {
     const { seq, subject, data } = message
-    const kind = subject.startsWith(`spillway.${this.stream}.`) ? kindOf(subject) : undefined
+    const kind = subject.startsWith(this.base) ? kindOf(subject) : undefined
     const head = kind && parseHead(headerOf(message, headerName))
     if (!head) return undefined
     const digest = headerOf(message, digestHeader)

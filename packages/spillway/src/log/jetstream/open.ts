@@ -27,7 +27,8 @@ export interface OpenedStream {
 const defaultMaxBytes = 2 ** 30
 /** How long ids of messages are remembered, in milliseconds. */
 export const keyAge: number = 10 * 60_000
-const description = 'Spillway log, format 1. Its index is the sequence; do not publish to it by hand.'
+const description = 'Spillway log, format 1. Its indexes are the sequences; do not publish to it by hand.'
+const described = /^Spillway log, format 1\.(?:.* Generation (\d+)\.)?/
 const nanos = (ms: number) => ms * 1_000_000
 // [JetStream, error codes]
 const nameInUse = 10058
@@ -52,11 +53,21 @@ export async function openStream(engine: Engine, wish: StreamWish): Promise<Open
 export function identify(stream: string, info: StreamInfo): OpenedStream | undefined {
   const { subjects = [], description: text = '', retention } = info.config
   const token = /^spillway\.(.+)\.([a-z0-9-]+)\.\*$/.exec(subjects[0] ?? '')
-  const isOurs = text.startsWith('Spillway log, format 1') && subjects.length === 1 && token?.[1] === stream
-  if (!isOurs || retention !== 'limits') return undefined
+  const mark = described.exec(text)
+  if (!mark || subjects.length !== 1 || token?.[1] !== stream || retention !== 'limits') return undefined
   // A stream that is made anew with the same configuration is another history.
   const made = Date.parse(info.created).toString(36)
-  return { info, epoch: `${token?.[2]}_${made}`, base: `spillway.${stream}.${token?.[2]}` }
+  const epoch = `${token[2]}_${made}${mark[1] ? `_${mark[1]}` : ''}`
+  return { info, epoch, base: `spillway.${stream}.${token[2]}` }
+}
+
+/** Makes what follows in a stream another history. */
+export async function beginAnew(engine: Engine): Promise<void> {
+  const info = await engine.info()
+  if (!info) return
+  const generation = Number(described.exec(info.config.description ?? '')?.[1] ?? 1) + 1
+  const text = `${description} Generation ${generation}.`
+  await engine.jsm.streams.update(engine.stream, { ...info.config, description: text })
 }
 
 async function create(engine: Engine, wish: StreamWish): Promise<StreamInfo> {

@@ -10,12 +10,16 @@ export interface TailListener {
 }
 
 const retryMs = 100
-/** How long nothing may come though the stream has more, before the consumer is made anew, in milliseconds. */
-const patience = 3000
+/** Messages that the engine may send ahead. */
+const mostAhead = 500
+/** How often the engine gives a sign while it has nothing to send, in milliseconds. */
+const heartbeat = 1000
+/** How long none may come before the consumer is made anew: one whose node is gone waits for it for ever. */
+const silence = 3 * heartbeat
 
 /**
- * Follows a stream from a sequence on. The engine's ordered consumer starts again by itself after losses, and then begins in
- * silence with the first message that is still there: so every sequence is compared with the one that must come.
+ * Follows a stream from a sequence on. The engine's ordered consumer starts again by itself after losses, and then begins
+ * without a word with the first message that is still there: so every sequence is compared with the one that must come.
  */
 export class Tail {
   /** Up to where it has read. */
@@ -28,12 +32,18 @@ export class Tail {
   #isHeld = false
   #held: JsMsg[] = []
   #movedAt = performance.now()
+  #heardAt = performance.now()
+  readonly #watch: ReturnType<typeof setInterval>
   readonly #done: Promise<void>
 
   constructor(engine: Engine, after: number, listener: TailListener) {
     this.#engine = engine
     this.seq = after
     this.#listener = listener
+    this.#watch = setInterval(() => {
+      if (performance.now() - this.#heardAt > silence) this.#startAnew()
+    }, heartbeat)
+    this.#watch.unref?.()
     this.#done = this.#run()
   }
 
@@ -65,17 +75,15 @@ export class Tail {
     await new Promise<void>((resolve) => this.#waiting.push({ seq, resolve }))
   }
 
-  /** Told where the stream ends: what should have come for some seconds is asked for anew. */
+  /** Told where the stream ends: what does not come though it is there is asked for anew. */
   check(last: number): void {
     if (last <= this.seq) this.#movedAt = performance.now()
-    else if (performance.now() - this.#movedAt > patience) {
-      this.#movedAt = performance.now()
-      this.#messages?.stop()
-    }
+    else if (performance.now() - this.#movedAt > silence) this.#startAnew()
   }
 
   async close(): Promise<void> {
     this.#isClosed = true
+    clearInterval(this.#watch)
     this.#messages?.stop()
     for (const { resolve } of this.#waiting.splice(0)) resolve()
     await this.#done
@@ -99,18 +107,36 @@ export class Tail {
       opt_start_seq: this.seq + 1,
     })
     if (this.#isClosed) return
+    this.#heardAt = performance.now()
     const messages = await consumer.consume({
-      max_messages: 500,
-      expires: 10_000,
-      idle_heartbeat: 1000,
+      max_messages: mostAhead,
+      expires: 10 * heartbeat,
+      idle_heartbeat: heartbeat,
+      abort_on_missing_resource: true,
       callback: (message) => this.#hear(message),
     })
     this.#messages = messages
-    await messages.closed()
-    await consumer.delete().catch(ignore)
+    void this.#listen(messages)
+    try {
+      await messages.closed()
+    } finally {
+      this.#messages = undefined
+      consumer.delete().catch(ignore)
+    }
+  }
+
+  async #listen(messages: ConsumerMessages): Promise<void> {
+    for await (const { type } of messages.status()) if (type === 'heartbeat') this.#heardAt = performance.now()
+  }
+
+  #startAnew(): void {
+    this.#movedAt = performance.now()
+    this.#heardAt = performance.now()
+    this.#messages?.stop()
   }
 
   #hear(message: JsMsg): void {
+    this.#heardAt = performance.now()
     // One whose record was taken already, or that an earlier consumer has sent.
     if (this.#isClosed || message.seq <= this.seq) return
     if (message.seq > this.seq + 1) {

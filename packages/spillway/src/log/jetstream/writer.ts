@@ -366,7 +366,8 @@ export class Writer {
     const { engine, tail } = this.#host
     const found = await engine.message(seq)
     const record = found && engine.record(found)
-    if (record?.head.append.startsWith(`${job.name}.`) && record.head.count === 1) {
+    const isOwn = job.key === undefined || record?.head.append.startsWith(`${job.name}.`)
+    if (isOwn && (record?.head.count ?? 1) === 1) {
       await within(tail.reached(seq), this.#patience)
       this.#resolve(job, { indexes: indexesOf(job.batches, seq), duplicate: false })
       return
