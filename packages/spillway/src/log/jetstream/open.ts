@@ -73,6 +73,7 @@ export async function beginAnew(engine: Engine): Promise<void> {
 async function create(engine: Engine, wish: StreamWish): Promise<StreamInfo> {
   const { stream, connection } = engine
   const config: Partial<StreamConfig> = {
+    duplicate_window: nanos(keyAge),
     ...limitsOf({ ...wish, maxBytes: wish.maxBytes ?? defaultMaxBytes }),
     subjects: [`spillway.${stream}.${newEpoch(Date.now())}.*`],
     description,
@@ -127,7 +128,8 @@ function limitsOf({ capacity, maxBytes, maxAge }: StreamWish): Partial<StreamCon
   if (capacity !== undefined) limits.max_msgs_per_subject = capacity
   if (maxBytes !== undefined) limits.max_bytes = maxBytes || -1
   if (maxAge !== undefined) limits.max_age = nanos(maxAge)
-  limits.duplicate_window = nanos(Math.min(keyAge, maxAge || keyAge))
+  // [JetStream] Ids are remembered no longer than messages are kept.
+  if (maxAge !== undefined) limits.duplicate_window = nanos(Math.min(keyAge, maxAge))
   return limits
 }
 
