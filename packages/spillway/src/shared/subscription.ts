@@ -1,11 +1,11 @@
 import { formatCursor, parseCursor } from '../core/cursor.ts'
-import { invalid, lagError } from '../core/errors.ts'
+import { invalid, lagError, SpillwayError } from '../core/errors.ts'
 import { type Batch, checkIndex, type Gap, type StreamEvent } from '../core/event.ts'
 import { Filter, type FilterOptions } from '../core/filter.ts'
 import type { Signal } from '../core/signal.ts'
 import type { Subscription } from '../core/subscription.ts'
 import { WaitingSubscription } from '../core/waiting-subscription.ts'
-import { recordType } from './layout.ts'
+import { damaged, recordType } from './layout.ts'
 import type { OpenedRing } from './opened.ts'
 import { newestPlace, oldestPlace, type Place, placeAfter, RingReader } from './reader.ts'
 import type { Span } from './span.ts'
@@ -125,6 +125,16 @@ export class RingSubscription extends WaitingSubscription implements SharedSubsc
 
   take(): Batch | undefined {
     if (this.#ended) throw this.#error
+    try {
+      return this.#takeNext()
+    } catch (cause) {
+      const error = cause instanceof SpillwayError ? cause : damaged(`what follows ${this.cursor}`, cause)
+      this.fail(error)
+      throw error
+    }
+  }
+
+  #takeNext(): Batch | undefined {
     this.#isResting = false
     if (!this.#begin()) return undefined
     const reader = this.#reader as RingReader
@@ -231,11 +241,8 @@ export class RingSubscription extends WaitingSubscription implements SharedSubsc
         return undefined
       }
       case recordType.closed:
-      case recordType.error: {
-        const error = this.#opened.errorAt(span, at)
-        this.fail(error)
-        throw error
-      }
+      case recordType.error:
+        throw this.#opened.errorAt(span, at)
       default:
         reader.pass(span, at)
         return undefined
@@ -251,11 +258,7 @@ export class RingSubscription extends WaitingSubscription implements SharedSubsc
 
   #tell(gap: Gap): Batch {
     const cursor = formatCursor(this.#opened.history, gap.before - 1)
-    if (this.#onLag === 'fail') {
-      const error = lagError(gap, cursor)
-      this.fail(error)
-      throw error
-    }
+    if (this.#onLag === 'fail') throw lagError(gap, cursor)
     if (this.#gap) this.#gap = undefined
     else this.#reader?.tell()
     return { index: gap.before - 1, cursor, events: [], gap }
