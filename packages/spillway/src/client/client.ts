@@ -288,10 +288,14 @@ export function filterQuery({ topics = { '*': ['*'] }, namespaces = ['*'], filte
 /** Where a subscription starts, for a URL. Throws `INVALID`. */
 export function startQuery(from: ClientFrom): string {
   if (typeof from === 'string') return `from=${encodeURIComponent(from)}`
-  if ('last' in from && isCount(from.last)) return `last=${from.last}`
-  if ('since' in from && isCount(from.since)) return `from=${encodeURIComponent(new Date(from.since).toISOString())}`
+  const { last, since } = (from ?? {}) as { readonly last?: unknown; readonly since?: unknown }
+  if (isCount(last)) return `last=${last}`
+  if (isCount(since) && since <= latestDate) return `from=${encodeURIComponent(new Date(since).toISOString())}`
   throw invalid('from', 'be "latest", "earliest", a cursor, { since } or { last }', from)
 }
+
+/** [ECMA-262] The last millisecond that a Date can be. */
+const latestDate = 8.64e15
 
 function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0

@@ -2,7 +2,7 @@ import { type Cursor, parseCursor } from '../core/cursor.ts'
 import { lagError, SpillwayError } from '../core/errors.ts'
 import type { Batch } from '../core/event.ts'
 import type { Signal } from '../core/signal.ts'
-import { iteratorOf, type Subscription } from '../core/subscription.ts'
+import { WaitingSubscription } from '../core/waiting-subscription.ts'
 import { asRefusal, type Connection, Refusal } from './connection.ts'
 import { type Message, violation } from './parse.ts'
 import { host, onReturn } from './runtime.ts'
@@ -35,16 +35,11 @@ export interface Route {
 /** A connection that ended sooner than this and brought nothing was of no use: asking again at once would be a flood. */
 const usefulAfter = 1000
 
-interface Waiting {
-  resolve(batch: Batch): void
-  reject(reason: unknown): void
-}
-
 /**
  * A subscription over the network. It pulls: while nobody waits for a batch nothing is read, so what is new stays with the
  * server. When the connection breaks it asks for what comes after the last message, so each batch arrives once.
  */
-export class RemoteSubscription implements Subscription {
+export class RemoteSubscription extends WaitingSubscription {
   readonly ready: Promise<void>
   readonly #route: Route
   readonly #stopListening: () => void
@@ -76,13 +71,12 @@ export class RemoteSubscription implements Subscription {
   /** Gives up the connection that is being opened. */
   #cancel: (() => void) | undefined
   #entry: { resolve(): void; reject(reason: unknown): void } | undefined
-  #waiting: Waiting | undefined
-  #signal: Signal | undefined
   #ended = false
   #error: unknown
 
   /** `start`: the cursor that the reader begins after, where it has one. */
   constructor(route: Route, start: string | undefined, signal: Signal | undefined) {
+    super()
     this.#route = route
     this.#cursor = start
     this.#received = start === undefined ? undefined : { ...parseCursor(start), cursor: start }
@@ -90,7 +84,7 @@ export class RemoteSubscription implements Subscription {
       this.#entry = { resolve, reject }
     })
     this.ready.catch(() => {})
-    const abort = () => this.#fail(signal?.reason)
+    const abort = () => this.fail(signal?.reason)
     signal?.addEventListener('abort', abort)
     const stopReturn = onReturn(() => this.wake())
     this.#stopListening = () => {
@@ -113,27 +107,6 @@ export class RemoteSubscription implements Subscription {
     return this.#ended
   }
 
-  next({ signal }: { signal?: Signal } = {}): Promise<Batch> {
-    if (signal?.aborted) return Promise.reject(signal.reason)
-    if (this.#waiting) {
-      return Promise.reject(
-        new SpillwayError('INVALID', 'next() was called while another waits. Ask for one batch at a time.'),
-      )
-    }
-    try {
-      const batch = this.take()
-      if (batch) return Promise.resolve(batch)
-    } catch (error) {
-      return Promise.reject(error)
-    }
-    return new Promise((resolve, reject) => {
-      this.#waiting = { resolve, reject }
-      this.#signal = signal
-      signal?.addEventListener('abort', this.#abort)
-      this.#run()
-    })
-  }
-
   take(): Batch | undefined {
     if (this.#ended) throw this.#error
     const message = this.#messages[this.#taken]
@@ -145,7 +118,7 @@ export class RemoteSubscription implements Subscription {
     }
     if (message.kind === 'gap' && this.#route.onLag === 'fail') {
       const error = lagError(message.gap, message.cursor)
-      this.#fail(error)
+      this.fail(error)
       throw error
     }
     this.#taken++
@@ -158,40 +131,18 @@ export class RemoteSubscription implements Subscription {
     return { index: message.gap.before - 1, cursor: message.cursor, events: [], gap: message.gap }
   }
 
-  close(): void {
-    this.#fail(new SpillwayError('CLOSED', 'The subscription was closed by its reader.', { cursor: this.cursor }))
-  }
-
   /** Tries again now, if it waits to and the server has not asked for more time. */
   wake(): void {
     if (host.performance.now() >= this.#notBefore) this.#wakeUp?.()
   }
 
-  [Symbol.asyncIterator](): AsyncIterator<Batch, undefined> {
-    return iteratorOf(this)
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.close()
-  }
-
-  readonly #abort = (): void => {
-    const reason = this.#signal?.reason
-    this.#settle((waiting) => waiting.reject(reason))
-  }
-
-  #settle(how: (waiting: Waiting) => void): void {
-    const waiting = this.#waiting
-    if (!waiting) return
-    this.#waiting = undefined
-    this.#signal?.removeEventListener('abort', this.#abort)
-    this.#signal = undefined
-    how(waiting)
+  protected override waitBegan(): void {
+    this.#run()
   }
 
   /** Whether anything is to be read now: for whoever waits, or to learn where it stands. */
   get #wants(): boolean {
-    const isAsked = this.#waiting !== undefined || this.#isPolled || !this.#isReady
+    const isAsked = this.waiting !== undefined || this.#isPolled || !this.#isReady
     return isAsked && !this.#ended && this.#taken === this.#messages.length
   }
 
@@ -234,16 +185,7 @@ export class RemoteSubscription implements Subscription {
       // What came before it counts.
       this.#lastWord = error
     }
-    if (this.#waiting && this.#messages.length > 0) this.#deliver()
-  }
-
-  #deliver(): void {
-    try {
-      const batch = this.take()
-      if (batch) this.#settle((waiting) => waiting.resolve(batch))
-    } catch (error) {
-      this.#settle((waiting) => waiting.reject(error))
-    }
+    if (this.waiting && this.#messages.length > 0) this.deliver()
   }
 
   #receive(message: Message): void {
@@ -299,7 +241,7 @@ export class RemoteSubscription implements Subscription {
     const isStale = ['UNAUTHORIZED', 'EXPIRED', 'REVOKED'].includes(error.code)
     const isFreshAttempt = isStale && this.#route.hasFreshCredentials && this.#refusals++ === 0
     if (!error.retryable && !isFreshAttempt) {
-      this.#fail(error)
+      this.fail(error)
       return
     }
     const isAtOnce = isFreshAttempt || (error.code === 'RENEW' && wasUseful)
@@ -324,7 +266,7 @@ export class RemoteSubscription implements Subscription {
   }
 
   /** Ends the subscription, at once. */
-  #fail(error: unknown): void {
+  fail(error: unknown): void {
     if (this.#ended) return
     const { cursor } = this
     this.#messages = []
@@ -339,7 +281,7 @@ export class RemoteSubscription implements Subscription {
     this.#wakeUp?.()
     this.#entry?.reject(error)
     this.#entry = undefined
-    this.#settle((waiting) => waiting.reject(error))
+    this.rejectWait(error)
     this.#tell({ state: 'closed', error })
   }
 
@@ -348,7 +290,7 @@ export class RemoteSubscription implements Subscription {
       this.#route.onStatus?.(status)
     } catch (error) {
       // The reader's own listener failed: that is the end of this reader.
-      this.#fail(error)
+      this.fail(error)
     }
   }
 }

@@ -3,7 +3,8 @@ import { parseCursor } from '../core/cursor.ts'
 import { type ErrorCode, errorTable, lagError, SpillwayError } from '../core/errors.ts'
 import type { Batch } from '../core/event.ts'
 import type { Signal } from '../core/signal.ts'
-import { iteratorOf, type Subscription } from '../core/subscription.ts'
+import type { Subscription } from '../core/subscription.ts'
+import { WaitingSubscription } from '../core/waiting-subscription.ts'
 import { type Controller, host, randomId } from './runtime.ts'
 import type { Status } from './subscription.ts'
 import {
@@ -42,11 +43,6 @@ const mostUnanswered = 3
 /** Who lags by more reads on by itself: what is new would only wait for it. */
 const nearBatches = 1024
 
-interface Waiting {
-  resolve(batch: Batch): void
-  reject(reason: unknown): void
-}
-
 /**
  * A subscription that shares its connection with those of other tabs that want the same. One of them, chosen by a lock, leads.
  *
@@ -56,7 +52,7 @@ interface Waiting {
  *          is missing. Then its own connection ends.
  * Leading  When the leader goes, the next one goes on after the last batch that it got itself.
  */
-export class TabSubscription implements Subscription {
+export class TabSubscription extends WaitingSubscription {
   readonly ready: Promise<void>
   readonly #route: TabRoute
   readonly #id = randomId()
@@ -85,20 +81,19 @@ export class TabSubscription implements Subscription {
   /** Units that were taken, and of which the leader does not know. */
   #done = 0
   #entry: { resolve(): void; reject(reason: unknown): void } | undefined
-  #waiting: Waiting | undefined
-  #signal: Signal | undefined
   #ended = false
   #error: unknown
 
   /** `start`: the cursor that the reader begins after, where it has one. */
   constructor(route: TabRoute, start: string | undefined, signal: Signal | undefined) {
+    super()
     this.#route = route
     this.#at = start
     this.ready = new Promise((resolve, reject) => {
       this.#entry = { resolve, reject }
     })
     this.ready.catch(ignore)
-    const abort = () => this.#fail(signal?.reason)
+    const abort = () => this.fail(signal?.reason)
     signal?.addEventListener('abort', abort)
     this.#stopListening = () => signal?.removeEventListener('abort', abort)
     if (!route.isLatest) this.#goAlone(undefined)
@@ -123,48 +118,19 @@ export class TabSubscription implements Subscription {
     return this.#ended
   }
 
-  next({ signal }: { signal?: Signal } = {}): Promise<Batch> {
-    if (signal?.aborted) return Promise.reject(signal.reason)
-    if (this.#waiting) {
-      return Promise.reject(
-        new SpillwayError('INVALID', 'next() was called while another waits. Ask for one batch at a time.'),
-      )
-    }
-    try {
-      const batch = this.take()
-      if (batch) return Promise.resolve(batch)
-    } catch (error) {
-      return Promise.reject(error)
-    }
-    return new Promise((resolve, reject) => {
-      this.#waiting = { resolve, reject }
-      this.#signal = signal
-      signal?.addEventListener('abort', this.#abort)
-      this.#waitAlone()
-    })
-  }
-
   take(): Batch | undefined {
     if (this.#ended) throw this.#error
     if (this.#isLevel) return this.#takeSent()
     // Its wait takes what comes.
-    if (this.#waiting) return undefined
+    if (this.waiting) return undefined
     const batch = this.#takeAlone()
     if (batch) return this.#give(batch)
     this.#approach()
     return this.#isLevel ? this.#takeSent() : undefined
   }
 
-  close(): void {
-    this.#fail(new SpillwayError('CLOSED', 'The subscription was closed by its reader.', { cursor: this.cursor }))
-  }
-
-  [Symbol.asyncIterator](): AsyncIterator<Batch, undefined> {
-    return iteratorOf(this)
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.close()
+  protected override waitBegan(): void {
+    this.#waitAlone()
   }
 
   /** Begins to share. */
@@ -208,7 +174,7 @@ export class TabSubscription implements Subscription {
       const leads = new TabLeader(this.#share, open, () => this.#route.clock.monotonic())
       this.#leads = leads
       leads.run().catch((error: unknown) => {
-        if (this.#leads === leads) this.#fail(error)
+        if (this.#leads === leads) this.fail(error)
       })
       // Not every channel is heard by who owns another in the same tab before it is asked.
       this.#overhear({ kind: 'leader', leader: leads.id })
@@ -272,7 +238,7 @@ export class TabSubscription implements Subscription {
     if (told.kind === 'welcome') this.#welcome(told.leader, told.position)
     else if (told.kind === 'status') this.#hearStatus(told.status)
     else if (told.leader === this.#leader) this.#follow(told)
-    this.#deliver()
+    this.#hand()
   }
 
   #welcome(leader: string, position: LeaderPosition): void {
@@ -370,11 +336,11 @@ export class TabSubscription implements Subscription {
         // cursor is behind it already.
         this.#route.clock.defer(() => {
           this.#approach()
-          this.#deliver()
+          this.#hand()
         })
       },
       (error: unknown) => {
-        if (this.#alone === alone) this.#fail(error)
+        if (this.#alone === alone) this.fail(error)
       },
     )
     this.#waitAlone()
@@ -391,7 +357,7 @@ export class TabSubscription implements Subscription {
     try {
       return alone?.take()
     } catch (error) {
-      this.#fail(error)
+      this.fail(error)
       throw error
     }
   }
@@ -399,13 +365,13 @@ export class TabSubscription implements Subscription {
   /** Whoever waits does so at the connection of its own, if there is one. */
   #waitAlone(): void {
     const alone = this.#alone
-    const waiting = this.#waiting
+    const { waiting } = this
     if (!alone || !waiting) return
-    alone.next(this.#signal ? { signal: this.#signal } : {}).then(
-      (batch) => this.#deliver(batch),
+    alone.next(this.signal ? { signal: this.signal } : {}).then(
+      (batch) => this.#hand(batch),
       (error: unknown) => {
         // An aborted wait takes nothing, and a connection that was left has nothing to say.
-        if (this.#alone === alone && this.#waiting === waiting && !this.#signal?.aborted) this.#fail(error)
+        if (this.#alone === alone && this.waiting === waiting && !this.signal?.aborted) this.fail(error)
       },
     )
   }
@@ -431,7 +397,7 @@ export class TabSubscription implements Subscription {
   #give(batch: Batch): Batch {
     if (batch.gap && this.#route.onLag === 'fail') {
       const error = lagError(batch.gap, batch.cursor)
-      this.#fail(error)
+      this.fail(error)
       throw error
     }
     this.#at = batch.cursor
@@ -439,13 +405,16 @@ export class TabSubscription implements Subscription {
   }
 
   /** `from`: what its own connection gave. Without it only what the leader sent: the wait at its own connection takes what comes there. */
-  #deliver(from?: Batch): void {
-    if (!this.#waiting || (!from && !this.#isLevel)) return
+  #hand(from?: Batch): void {
+    if (!this.waiting || (!from && !this.#isLevel)) return
+    if (!from) {
+      this.deliver()
+      return
+    }
     try {
-      const batch = from ? this.#give(from) : this.take()
-      if (batch) this.#settle((waiting) => waiting.resolve(batch))
+      this.resolveWait(this.#give(from))
     } catch (error) {
-      this.#settle((waiting) => waiting.reject(error))
+      this.rejectWait(error)
     }
   }
 
@@ -467,7 +436,7 @@ export class TabSubscription implements Subscription {
   }
 
   /** Ends the subscription, at once. */
-  #fail(error: unknown): void {
+  fail(error: unknown): void {
     if (this.#ended) return
     this.#at = this.cursor
     this.#ended = true
@@ -484,7 +453,7 @@ export class TabSubscription implements Subscription {
     this.#stopListening()
     this.#entry?.reject(error)
     this.#entry = undefined
-    this.#settle((waiting) => waiting.reject(error))
+    this.rejectWait(error)
     this.#tell({ state: 'closed', error })
   }
 
@@ -493,22 +462,8 @@ export class TabSubscription implements Subscription {
       this.#route.onStatus?.(status)
     } catch (error) {
       // The reader's own listener failed: that is the end of this reader.
-      this.#fail(error)
+      this.fail(error)
     }
-  }
-
-  readonly #abort = (): void => {
-    const reason = this.#signal?.reason
-    this.#settle((waiting) => waiting.reject(reason))
-  }
-
-  #settle(how: (waiting: Waiting) => void): void {
-    const waiting = this.#waiting
-    if (!waiting) return
-    this.#waiting = undefined
-    this.#signal?.removeEventListener('abort', this.#abort)
-    this.#signal = undefined
-    how(waiting)
   }
 }
 

@@ -7,6 +7,7 @@ import type { Filter, FilterIndex } from './filter.ts'
 import type { Log } from './log.ts'
 import type { Permit } from './rights.ts'
 import type { Signal } from './signal.ts'
+import { WaitingSubscription } from './waiting-subscription.ts'
 
 /**
  * A reader of a broker, over whatever lies between. It pulls: what it does not ask for stays in the buffer or the log.
@@ -81,11 +82,6 @@ const granted: Promise<void> = Promise.resolve()
 
 const never = Number.POSITIVE_INFINITY
 
-interface Waiting {
-  resolve(batch: Batch): void
-  reject(reason: unknown): void
-}
-
 /**
  * A subscription in the broker's own process. Beside the public face it has one without promises, for sockets: `pull`
  * and `onReady`.
@@ -93,7 +89,7 @@ interface Waiting {
  * It reads the log while it is older than the buffer, then the buffer. Once it has read all it is *level*: it needs no
  * look at batches that do not match, since the broker's index tells it of the first that does.
  */
-export class BrokerSubscription implements Subscription {
+export class BrokerSubscription extends WaitingSubscription {
   /** What it wants, as far as it may read that. */
   filter: Filter
   ready: Promise<void> = granted
@@ -129,10 +125,9 @@ export class BrokerSubscription implements Subscription {
   #entry: { resolve(): void; reject(reason: unknown): void } | undefined
   #ended = false
   #error: unknown
-  #waiting: Waiting | undefined
-  #signal: Signal | undefined
 
   constructor(source: Source, filter: Filter, start: Start, onLag: 'fail' | 'skip') {
+    super()
     this.#source = source
     this.filter = filter
     this.#epoch = start.epoch ?? source.log.epoch
@@ -172,26 +167,6 @@ export class BrokerSubscription implements Subscription {
     return this.#ended
   }
 
-  next({ signal }: { signal?: Signal } = {}): Promise<Batch> {
-    if (signal?.aborted) return Promise.reject(signal.reason)
-    if (this.#waiting) {
-      return Promise.reject(
-        new SpillwayError('INVALID', 'next() was called while another waits. Ask for one batch at a time.'),
-      )
-    }
-    try {
-      const batch = this.take()
-      if (batch) return Promise.resolve(batch)
-    } catch (error) {
-      return Promise.reject(error)
-    }
-    return new Promise((resolve, reject) => {
-      this.#waiting = { resolve, reject }
-      this.#signal = signal
-      signal?.addEventListener('abort', this.#abort)
-    })
-  }
-
   take(): Batch | undefined {
     const pulled = this.pull()
     if (!pulled) return undefined
@@ -221,10 +196,6 @@ export class BrokerSubscription implements Subscription {
     }
     this.#rest()
     return undefined
-  }
-
-  close(): void {
-    this.fail(new SpillwayError('CLOSED', 'The subscription was closed by its reader.', { cursor: this.cursor }))
   }
 
   /** Ends the subscription with `EXPIRED`, and gives back that error. */
@@ -286,7 +257,7 @@ export class BrokerSubscription implements Subscription {
     this.#error = error
     this.#page = undefined
     this.#source.ended(this)
-    this.#settle((waiting) => waiting.reject(error))
+    this.rejectWait(error)
     this.onReady?.()
   }
 
@@ -313,16 +284,8 @@ export class BrokerSubscription implements Subscription {
 
   /** Looks again, after access was confirmed. */
   wake(): void {
-    if (!this.#waiting) {
-      this.onReady?.()
-      return
-    }
-    try {
-      const batch = this.take()
-      if (batch) this.#settle((waiting) => waiting.resolve(batch))
-    } catch (error) {
-      this.#settle((waiting) => waiting.reject(error))
-    }
+    if (this.waiting) this.deliver()
+    else this.onReady?.()
   }
 
   /** Told by the broker: a batch that may match stands at `place`, and `index` is that of the batch before it. */
@@ -339,14 +302,6 @@ export class BrokerSubscription implements Subscription {
     this.#place = Math.max(this.#place, this.#source.dispatched.place)
     this.#settleAt(this.index)
     this.wake()
-  }
-
-  [Symbol.asyncIterator](): AsyncIterator<Batch, undefined> {
-    return iteratorOf(this)
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.close()
   }
 
   /** The batch after this reader's position: from the buffer, or from a page of the log where the buffer no longer reaches back. */
@@ -464,38 +419,6 @@ export class BrokerSubscription implements Subscription {
       if (!this.#ended) this.wake()
     })
   }
-
-  readonly #abort = (): void => {
-    const reason = this.#signal?.reason
-    this.#settle((waiting) => waiting.reject(reason))
-  }
-
-  #settle(how: (waiting: Waiting) => void): void {
-    const waiting = this.#waiting
-    if (!waiting) return
-    this.#signal?.removeEventListener('abort', this.#abort)
-    this.#signal = undefined
-    this.#waiting = undefined
-    how(waiting)
-  }
-}
-
-/** What `for await` asks of a subscription: it ends without an error once its reader has closed it. */
-export function iteratorOf(subscription: Pick<Subscription, 'next' | 'close'>): AsyncIterator<Batch, undefined> {
-  return {
-    next: () => subscription.next().then(toResult, toEnd),
-    return: async () => {
-      subscription.close()
-      return { done: true, value: undefined }
-    },
-  }
-}
-
-const toResult = (value: Batch): IteratorResult<Batch, undefined> => ({ done: false, value })
-
-function toEnd(error: unknown): IteratorResult<Batch, undefined> {
-  if (error instanceof SpillwayError && error.code === 'CLOSED') return { done: true, value: undefined }
-  throw error
 }
 
 function ignore(): void {}

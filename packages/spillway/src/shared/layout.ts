@@ -26,6 +26,8 @@ import { type Memory, SharedMemory } from './memory.ts'
  *            begins one, so that a reader that slept for any time knows how old its page is.
  * Bounds     A record takes an eighth of the ring at most, and what is not published as much before it is published:
  *            with the padding at the end of the ring, claims are never more than half of it ahead of TAIL.
+ * Damage     Whoever writes into a ring that is not its own breaks what is read. Readers check what they would else loop
+ *            over, and end with INTERNAL.
  *
  * A record starts at a multiple of 8 and does not wrap: where it does not fit, a pad fills the end of the ring. The last
  * word lies in one page.
@@ -189,11 +191,12 @@ export function openRing(handle: SharedHandle): Ring {
     )
   }
   const layout = readLayout(words)
-  if (buffer.byteLength !== layout.data + layout.capacity) {
-    throw new SpillwayError(
-      'CONFIG',
-      `handle.memory must have ${layout.data + layout.capacity} bytes, got ${buffer.byteLength}.`,
-    )
+  const { capacity, page, pages, data, table } = layout
+  if (capacity < leastCapacity || capacity > mostCapacity || page < 8 || table + pages * entryBytes > data) {
+    throw new SpillwayError('CONFIG', 'The header of handle.memory was damaged.')
+  }
+  if (buffer.byteLength !== data + capacity) {
+    throw new SpillwayError('CONFIG', `handle.memory must have ${data + capacity} bytes, got ${buffer.byteLength}.`)
   }
   return { memory: new SharedMemory(buffer), layout }
 }
@@ -253,6 +256,13 @@ export function floorOf({ memory }: SharedHandle): BigInt64Array {
   return new BigInt64Array(memory, cell.floor * 4, 1)
 }
 
+/** Somebody wrote into a ring: `what` is wrong. */
+export function damaged(what: string, cause?: unknown): SpillwayError {
+  return new SpillwayError('INTERNAL', `The memory of the shared buffer was damaged: ${what} cannot be right.`, {
+    cause,
+  })
+}
+
 /** How much a record with a payload of `length` bytes takes. */
 export function recordBytes(length: number): number {
   return headerBytes + ((length + 7) & -8)
@@ -268,7 +278,9 @@ export function writeHistory({ memory }: Ring, epoch: string): void {
 
 /** The history of a ring whose first record has been seen; `''` if it has none. */
 export function readHistory({ memory }: Ring): string {
-  const bytes = new Uint8Array(memory.get(cell.history))
+  const length = memory.get(cell.history)
+  if (!(length >= 0 && length <= maxHistory)) throw damaged('the name of its history')
+  const bytes = new Uint8Array(length)
   memory.copyOut((cell.history + 1) * 4, bytes)
   return String.fromCharCode(...bytes)
 }

@@ -6,7 +6,7 @@ import { Followers } from '../core/followers.ts'
 import type { Appended, AppendOptions, Log, LogNews, LogPage, LogStart, RightsChange } from '../core/log.ts'
 import { floorOf, openRing, recordType } from './layout.ts'
 import { decodePage, encodePending, type LogCall, type PlainPage, type RightsNote } from './log-calls.ts'
-import { Caller, type SharedPort } from './port.ts'
+import { Caller, checkPort, type SharedPort } from './port.ts'
 import { newestPlace, RingReader } from './reader.ts'
 import { host } from './runtime.ts'
 import type { SharedLogHandle } from './shared-log.ts'
@@ -19,8 +19,11 @@ import { Alarm } from './wait.ts'
  * not the log; when the owner closes the log, the brokers of this thread end with `SHUTDOWN`. Throws `CONFIG` that names what is wrong.
  */
 export function openSharedLog(handle: SharedLogHandle, port: SharedPort): Log {
-  if (typeof handle?.epoch !== 'string') throw wrongOption('handle', 'what connect gave', handle)
-  if (typeof port?.postMessage !== 'function') throw wrongOption('port', 'a MessagePort', port)
+  const { epoch, number, changes } = (handle ?? {}) as Partial<SharedLogHandle>
+  if (typeof epoch !== 'string' || !Number.isInteger(number) || !Number.isInteger(changes)) {
+    throw wrongOption('handle', 'what connect gave', handle)
+  }
+  checkPort(port)
   return new LogView(handle, port)
 }
 

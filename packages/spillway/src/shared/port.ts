@@ -1,4 +1,4 @@
-import { type PlainSpillwayError, SpillwayError } from '../core/errors.ts'
+import { type PlainSpillwayError, SpillwayError, wrongOption } from '../core/errors.ts'
 
 /** One end of a `MessageChannel`, whose other end another thread has. Node, Bun, Deno and browsers have it. */
 export interface SharedPort {
@@ -8,6 +8,13 @@ export interface SharedPort {
   close(): void
   /** Node and Deno: it does not keep its thread alive. */
   unref?(): void
+}
+
+/** Throws `CONFIG` for what is no port. */
+export function checkPort(port: SharedPort): void {
+  const { postMessage, addEventListener, start } = (port ?? {}) as Partial<SharedPort>
+  if ([postMessage, addEventListener, start].every((method) => typeof method === 'function')) return
+  throw wrongOption('port', 'a MessagePort', port)
 }
 
 /** An answer to call `id`, or what went wrong. */

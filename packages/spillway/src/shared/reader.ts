@@ -1,4 +1,4 @@
-import { absolutePage, absolutePosition, cell, entryBytes, type Ring, recordType, wide } from './layout.ts'
+import { absolutePage, absolutePosition, cell, damaged, entryBytes, type Ring, recordType, wide } from './layout.ts'
 import { type Span, SpanReader } from './span.ts'
 
 /** A reader's place in a ring: before the record at `position`. */
@@ -180,13 +180,17 @@ function search(
     const entry = searchTable(ring, end, isBefore, most)
     const place = entry && isPassed ? walk(ring, entry, (next) => isPassed(next, end)) : entry
     if (place) return place
+    // The page that was published last is overwritten only after more was published.
+    if (most >= ring.layout.pages && endOf(ring) === end) throw damaged('INTENT or the table')
   }
 }
 
 /** The position behind everything that is published. */
 export function endOf({ memory, layout }: Ring): number {
   const tail = memory.load(cell.tail)
-  return absolutePosition(tail, absolutePage(memory.load(cell.intent), memory.load(cell.epoch)), layout)
+  const end = absolutePosition(tail, absolutePage(memory.load(cell.intent), memory.load(cell.epoch)), layout)
+  if (!(end >= layout.origin * layout.page && end <= Number.MAX_SAFE_INTEGER)) throw damaged('TAIL, INTENT or EPOCH')
+  return end
 }
 
 /** The last entry of a published page that satisfies `isBefore`, or the oldest; `undefined` if it may have been overwritten. */
@@ -208,7 +212,9 @@ function searchTable(ring: Ring, end: number, isBefore: (entry: Place) => boolea
   }
   const entry = entryOf(ring, low, claimed)
   const claimedNow = absolutePage(memory.add(cell.intent, 0), memory.load(cell.epoch))
-  return claimedNow - Math.min(low, least) >= layout.pages ? undefined : entry
+  if (claimedNow - Math.min(low, least) >= layout.pages) return undefined
+  if (!(entry.position >= low * layout.page && entry.position <= end)) throw damaged('the table')
+  return entry
 }
 
 function entryOf({ memory, layout }: Ring, page: number, claimed: number): Place {

@@ -6,7 +6,7 @@ import type { Appended, AppendOptions, Log, LogNews, LogPage, LogStart, RightsCh
 import { microtask } from '../core/microtask.ts'
 import { createRing, floorOf, openRing, type RecordType, recordType, type SharedHandle } from './layout.ts'
 import { askedFor, decodePending, encodePage, type LogCall, type RightsNote } from './log-calls.ts'
-import { answerCalls, type SharedPort } from './port.ts'
+import { answerCalls, checkPort, type SharedPort } from './port.ts'
 import { host } from './runtime.ts'
 import { Bell } from './wait.ts'
 import { type RingWriter, writerOf } from './writer.ts'
@@ -21,7 +21,7 @@ export interface ShareOptions {
 
 /** A log that brokers in other threads may have, too. Its owner's thread answers them; what is published they read in shared memory. */
 export interface SharedLog extends Log {
-  /** Lets another thread open the log: send it what this gives and the other end of `port`, see `openSharedLog`. */
+  /** Lets another thread open the log: send it what this gives and the other end of `port`, see `openSharedLog`. Throws `CONFIG`, or `CLOSED` after `close`. */
   connect(port: SharedPort): SharedLogHandle
 }
 
@@ -122,6 +122,7 @@ class OwnedLog implements SharedLog {
   }
 
   connect(port: SharedPort): SharedLogHandle {
+    checkPort(port)
     if (this.#closed) throw new SpillwayError('CLOSED', 'The log was closed.')
     const number = ++this.#lastPort
     this.#ports.set(port, number)

@@ -1,7 +1,8 @@
-import { SpillwayError } from '../core/errors.ts'
+import type { SpillwayError } from '../core/errors.ts'
 import {
   absolutePage,
   cell,
+  damaged,
   headerBytes,
   type Layout,
   type RecordType,
@@ -34,7 +35,7 @@ export class Span {
     let end = 0
     while (end < bytes.length) {
       const size = this.sizeAt(end)
-      if (!(size >= 8 && size <= largest) || (size & 7) !== 0) throw damaged(position + end)
+      if (!(size >= 8 && size <= largest) || (size & 7) !== 0) throw damagedAt(position + end)
       if (end + size > bytes.length) break
       end += size
     }
@@ -114,12 +115,13 @@ export class SpanReader {
       const bytes = this.#slab?.subarray(0, length) ?? new Uint8Array(length)
       memory.copyOut(layout.data + offset, bytes)
       if (this.#isGone(position, memory.add(cell.intent, 0))) return 'overrun'
+      if (ahead > layout.capacity) throw damagedAt(position)
       const span = new Span(position, bytes, layout)
       if (span.end > 0) {
         this.#last = span
         return span
       }
-      if (bytes.length < most || most >= layout.largest) throw damaged(position)
+      if (bytes.length < most || most >= layout.largest) throw damagedAt(position)
     }
   }
 
@@ -131,9 +133,6 @@ export class SpanReader {
   }
 }
 
-function damaged(position: number): SpillwayError {
-  return new SpillwayError(
-    'INTERNAL',
-    `The shared buffer has no record at position ${position}: its memory was damaged.`,
-  )
+function damagedAt(position: number): SpillwayError {
+  return damaged(`the record at position ${position}`)
 }

@@ -3,8 +3,9 @@ import { invalid, lagError, SpillwayError } from '../core/errors.ts'
 import { type Batch, checkIndex, type Gap, type StreamEvent } from '../core/event.ts'
 import { Filter, type FilterOptions } from '../core/filter.ts'
 import type { Signal } from '../core/signal.ts'
-import { iteratorOf, type Subscription } from '../core/subscription.ts'
-import { recordType } from './layout.ts'
+import type { Subscription } from '../core/subscription.ts'
+import { WaitingSubscription } from '../core/waiting-subscription.ts'
+import { damaged, recordType } from './layout.ts'
 import type { OpenedRing } from './opened.ts'
 import { newestPlace, oldestPlace, type Place, placeAfter, RingReader } from './reader.ts'
 import type { Span } from './span.ts'
@@ -33,17 +34,12 @@ export interface SharedSubscription<Event extends StreamEvent = StreamEvent> ext
 /** How many records that do not match are passed over in one go. */
 const maxScan = 4096
 
-interface Waiting {
-  resolve(batch: Batch): void
-  reject(reason: unknown): void
-}
-
 interface Start {
   readonly place: Place
   readonly gap?: Gap
 }
 
-export class RingSubscription implements SharedSubscription {
+export class RingSubscription extends WaitingSubscription implements SharedSubscription {
   readonly ready: Promise<void>
   readonly #opened: OpenedRing
   readonly #filter: Filter
@@ -58,14 +54,13 @@ export class RingSubscription implements SharedSubscription {
   /** Weak: a reader that stands still keeps its place and nothing else. */
   #span: WeakRef<Span> | undefined
   #entry: { resolve(): void; reject(reason: unknown): void } | undefined
-  #waiting: Waiting | undefined
-  #signal: Signal | undefined
   #isResting = false
   #ended = false
   #error: unknown
 
   /** Throws `INVALID` that names the field. */
   constructor(opened: OpenedRing, options: SharedSubscribeOptions) {
+    super()
     const { topics, namespaces, from = 'latest', onLag = 'fail', signal } = options
     if (onLag !== 'fail' && onLag !== 'skip') throw invalid('onLag', 'be "fail" or "skip"', onLag)
     checkFrom(from)
@@ -75,7 +70,7 @@ export class RingSubscription implements SharedSubscription {
     this.#tags = new TagFilter(this.#filter.topics)
     this.#from = from
     this.#onLag = onLag
-    const abort = () => this.#fail(signal?.reason)
+    const abort = () => this.fail(signal?.reason)
     signal?.addEventListener('abort', abort)
     this.#stopListening = () => signal?.removeEventListener('abort', abort)
     this.ready = new Promise((resolve, reject) => {
@@ -116,30 +111,6 @@ export class RingSubscription implements SharedSubscription {
     return this.#isResting
   }
 
-  next({ signal }: { signal?: Signal } = {}): Promise<Batch> {
-    if (signal?.aborted) return Promise.reject(signal.reason)
-    if (this.#waiting) {
-      return Promise.reject(
-        new SpillwayError('INVALID', 'next() was called while another waits. Ask for one batch at a time.'),
-      )
-    }
-    try {
-      const batch = this.#opened.isTired && !this.#ended ? undefined : this.take()
-      if (batch) {
-        this.#opened.tire()
-        return Promise.resolve(batch)
-      }
-    } catch (error) {
-      return Promise.reject(error)
-    }
-    return new Promise((resolve, reject) => {
-      this.#opened.park(this)
-      this.#waiting = { resolve, reject }
-      this.#signal = signal
-      signal?.addEventListener('abort', this.#abort)
-    })
-  }
-
   nextSync({ timeout = Number.POSITIVE_INFINITY }: { timeout?: number } = {}): Batch | undefined {
     if (typeof timeout !== 'number' || !(timeout >= 0)) throw invalid('timeout', 'be 0 or more milliseconds', timeout)
     const deadline = this.#opened.now() + timeout
@@ -154,6 +125,16 @@ export class RingSubscription implements SharedSubscription {
 
   take(): Batch | undefined {
     if (this.#ended) throw this.#error
+    try {
+      return this.#takeNext()
+    } catch (cause) {
+      const error = cause instanceof SpillwayError ? cause : damaged(`what follows ${this.cursor}`, cause)
+      this.fail(error)
+      throw error
+    }
+  }
+
+  #takeNext(): Batch | undefined {
     this.#isResting = false
     if (!this.#begin()) return undefined
     const reader = this.#reader as RingReader
@@ -172,29 +153,32 @@ export class RingSubscription implements SharedSubscription {
     return undefined
   }
 
-  close(): void {
-    this.#fail(new SpillwayError('CLOSED', 'The subscription was closed by its reader.', { cursor: this.cursor }))
-  }
-
   /** Told by the opened ring: there may be something. Answers whether it goes on waiting. */
   wake(): boolean {
     try {
-      if (this.#begin() && this.#waiting) {
+      if (this.#begin() && this.waiting) {
         const batch = this.take()
-        if (batch) this.#settle((waiting) => waiting.resolve(batch))
+        if (batch) this.resolveWait(batch)
       }
     } catch (error) {
-      this.#fail(error)
+      this.fail(error)
     }
-    return !this.#ended && (this.#waiting !== undefined || !this.#reader)
+    return !this.#ended && (this.waiting !== undefined || !this.#reader)
   }
 
-  [Symbol.asyncIterator](): AsyncIterator<Batch, undefined> {
-    return iteratorOf(this)
+  protected override takeAtOnce(): Batch | undefined {
+    if (this.#opened.isTired && !this.#ended) return undefined
+    const batch = this.take()
+    if (batch) this.#opened.tire()
+    return batch
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.close()
+  protected override waitBegan(): void {
+    this.#opened.park(this)
+  }
+
+  protected override waitAborted(): void {
+    if (this.#reader) this.#opened.unpark(this)
   }
 
   /** Finds its place, once the buffer is fed. */
@@ -257,11 +241,8 @@ export class RingSubscription implements SharedSubscription {
         return undefined
       }
       case recordType.closed:
-      case recordType.error: {
-        const error = this.#opened.errorAt(span, at)
-        this.#fail(error)
-        throw error
-      }
+      case recordType.error:
+        throw this.#opened.errorAt(span, at)
       default:
         reader.pass(span, at)
         return undefined
@@ -277,17 +258,13 @@ export class RingSubscription implements SharedSubscription {
 
   #tell(gap: Gap): Batch {
     const cursor = formatCursor(this.#opened.history, gap.before - 1)
-    if (this.#onLag === 'fail') {
-      const error = lagError(gap, cursor)
-      this.#fail(error)
-      throw error
-    }
+    if (this.#onLag === 'fail') throw lagError(gap, cursor)
     if (this.#gap) this.#gap = undefined
     else this.#reader?.tell()
     return { index: gap.before - 1, cursor, events: [], gap }
   }
 
-  #fail(error: unknown): void {
+  fail(error: unknown): void {
     if (this.#ended) return
     this.#ended = true
     this.#error = error
@@ -296,22 +273,7 @@ export class RingSubscription implements SharedSubscription {
     this.#opened.unpark(this)
     this.#entry?.reject(error)
     this.#entry = undefined
-    this.#settle((waiting) => waiting.reject(error))
-  }
-
-  readonly #abort = (): void => {
-    const reason = this.#signal?.reason
-    this.#settle((waiting) => waiting.reject(reason))
-    if (this.#reader) this.#opened.unpark(this)
-  }
-
-  #settle(how: (waiting: Waiting) => void): void {
-    const waiting = this.#waiting
-    if (!waiting) return
-    this.#signal?.removeEventListener('abort', this.#abort)
-    this.#signal = undefined
-    this.#waiting = undefined
-    how(waiting)
+    this.rejectWait(error)
   }
 }
 

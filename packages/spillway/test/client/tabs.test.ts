@@ -221,7 +221,9 @@ test('bad options are refused at once, as by the client', { skip }, async (t) =>
   const site = await start(t)
   const open = tabsOf(t, site)
   assert.throws(() => open({ topics: {} }), withCode('INVALID'))
-  assert.throws(() => open({ from: 'nowhere' }), withCode('INVALID'))
+  for (const from of ['nowhere', -1, null, { since: 9e15 }] as never[]) {
+    assert.throws(() => open({ from }), withCode('INVALID', /from|cursor/))
+  }
   assert.throws(() => open({ onLag: 'other' as never }), withCode('INVALID'))
   assert.throws(() => createTabsClient({ url: site.url, user: 1 as never }), withCode('CONFIG'))
   assert.throws(() => createTabsClient({ url: 'nonsense:' }), withCode('CONFIG'))

@@ -38,6 +38,7 @@ const cases: readonly Case[] = [
   { name: 'two records per publish', perPublish: 2, bound: 2, weak: true },
   { name: 'a reader that copies less than a record', spanBytes: 48, bound: 2 },
   { name: 'two pages', page: 128, bound: 2 },
+  { name: 'two readers of two pages', page: 128, readers: ['first', 'first'], records: five, bound: 2 },
   { name: 'records that run through every page', records: [24, 24, 24, 24, 24, 24], bound: 2 },
   { name: 'readers that wait for a bell', readers: ['first', 'first'], records: [8, 24], hasBell: true, bound: 2 },
   { name: 'TAIL wraps', origin: 2 ** 29 - 4, bound: 2 },

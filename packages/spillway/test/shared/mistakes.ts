@@ -51,7 +51,7 @@ export const mistakes: readonly Mistake[] = [
   },
   {
     name: 'entry of the table not validated',
-    changes: [change('reader', '>= layout.pages ? undefined : entry', '< 0 ? undefined : entry')],
+    changes: [change('reader', 'Math.min(low, least) >= layout.pages', 'Math.min(low, least) < 0')],
     scenario: { readers: ['oldest'] },
   },
   {

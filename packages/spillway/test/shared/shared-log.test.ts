@@ -9,6 +9,7 @@ import type { Subscription } from '../../src/core/subscription.ts'
 import { openSharedLog, type SharedLogHandle, shareLog } from '../../src/shared/index.ts'
 import { event, publish, shapes } from '../support/brokers.ts'
 import type { LogWanted } from '../support/log-owner.ts'
+import { turn } from '../support/waiting.ts'
 
 /** The broker of a log and one that sees it as another thread does. */
 function pair(t: TestContext, options: { bytes?: number; log?: MemoryLogOptions; view?: BrokerOptions } = {}) {
@@ -190,13 +191,18 @@ test("whoever waits for a publish when the owner's thread dies is told that it m
   await Promise.all([refused, worker.terminate()])
 })
 
-test('what is not a handle or a port is refused by name', () => {
-  assert.throws(() => openSharedLog({} as SharedLogHandle, new MessageChannel().port1), {
-    code: 'CONFIG',
-    message: /^handle /,
-  })
-  const handle = shareLog(memoryLog()).connect(new MessageChannel().port1)
-  assert.throws(() => openSharedLog(handle, {} as never), { code: 'CONFIG', message: /^port / })
+test('what is not a handle or a port is refused by name', async () => {
+  const log = shareLog(memoryLog())
+  const handle = log.connect(new MessageChannel().port1)
+  for (const wrong of [{}, { ...handle, number: undefined }, { ...handle, changes: '0' }] as never[]) {
+    assert.throws(() => openSharedLog(wrong, new MessageChannel().port1), { code: 'CONFIG', message: /^handle / })
+  }
+  for (const wrong of [undefined, {}, { postMessage() {} }] as never[]) {
+    assert.throws(() => openSharedLog(handle, wrong), { code: 'CONFIG', message: /^port / })
+    assert.throws(() => log.connect(wrong), { code: 'CONFIG', message: /^port / })
+  }
+  await log.close()
+  await turn()
   assert.throws(() => shareLog({} as never), { code: 'CONFIG', message: /^log / })
   assert.throws(() => shareLog(memoryLog(), { bytes: 1 }), { code: 'CONFIG', message: /^bytes / })
 })

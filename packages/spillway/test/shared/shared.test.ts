@@ -334,6 +334,7 @@ test('a runtime that can be woken in no way says so, and can still look', async 
   const { broker, subscribe } = await setup(t)
   const subscription = subscribe()
   await assert.rejects(subscription.next(), withCode('CONFIG', /waitAsync/))
+  await assert.rejects(subscription.next(), withCode('CONFIG', /waitAsync/))
   await publish(broker, 'a')
   assert.deepEqual(taken(subscription), [['a']])
 })
