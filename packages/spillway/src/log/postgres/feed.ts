@@ -60,6 +60,8 @@ export class Feed {
   #isReading = false
   #failingSince: number | undefined
   #wake: (() => void) | undefined
+  #catchingUp: Promise<void> | undefined
+  #lookingUp: Promise<void> = Promise.resolve()
   #isOver = false
 
   constructor(options: FeedOptions, { floor, last, changes }: Standing) {
@@ -139,6 +141,18 @@ export class Feed {
     return this.tell({ base: index, changes: 0, batches: [], mark: '' }, 0)
   }
 
+  /** Resolves when followers were told of all that is stored by now. */
+  catchUp(): Promise<void> {
+    // Many may ask at once, and what is being looked up for another may be older than this.
+    this.#catchingUp ??= this.#lookingUp.then(async () => {
+      this.#catchingUp = undefined
+      const standing = this.#lookUp()
+      this.#lookingUp = standing.catch(() => {})
+      await standing
+    })
+    return this.#catchingUp
+  }
+
   /** Tells nothing more. */
   close(): void {
     this.#isOver = true
@@ -153,6 +167,13 @@ export class Feed {
     this.close()
     this.#options.ended()
     for (const news of this.#news) news.ended()
+  }
+
+  async #lookUp(): Promise<void> {
+    const page = await this.#options.database.read(this.#told, this.#told, 1)
+    if (!page || this.#isOver) return
+    this.hint(page.last, page.changes)
+    await this.reach(page.last)
   }
 
   get #isBehind(): boolean {

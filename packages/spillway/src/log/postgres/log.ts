@@ -98,6 +98,10 @@ export class DatabaseLog implements PostgresLog {
     return this.#feed.follow(listener, news)
   }
 
+  catchUp(): Promise<void> {
+    return this.#ask(() => this.#feed.catchUp())
+  }
+
   announce(change: RightsChange): void {
     this.#feed.heed(change)
     if (this.#closed) return
