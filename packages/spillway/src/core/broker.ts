@@ -295,8 +295,11 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     const wanted = logStart(from)
     const held = wanted && 'last' in wanted ? this.#locateLast(wanted.last) : undefined
     const filter = options.compiled ?? new Filter(options)
-    const start = held ?? this.#locate(wanted ? 'earliest' : (from as Exclude<From, LogStart>))
-    if (exact && (start.gap || start.index < this.status.floor)) throw this.#notKept(from)
+    const place = wanted ? 'earliest' : (from as Exclude<From, LogStart>)
+    const start = held ?? this.#locate(place)
+    // Another server of the log may have told it more than this one knows.
+    const catchingUp = start.gap?.reason === 'truncated' ? this.#log.catchUp?.() : undefined
+    if (exact && !catchingUp) this.#checkKept(start, from)
     const subscription = new BrokerSubscription(this.#source, filter, start, onLag)
     const member: Member = {
       request: { token, action: 'read', topics: options.topics, namespaces: options.namespaces },
@@ -311,6 +314,10 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
       void this.#check(subscription, member, (error) => error)
     }
     if (wanted && !held) subscription.awaitStart(this.#log.locate(wanted).then((index) => this.#afterFound(index)))
+    if (catchingUp) {
+      const found = catchingUp.then(() => this.#locate(place))
+      subscription.awaitStart(exact ? found.then((start) => this.#checkKept(start, from)) : found)
+    }
     return subscription
   }
 
@@ -505,10 +512,12 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     )
   }
 
-  #notKept(from: From): SpillwayError {
+  /** Throws `NOT_KEPT` if a reader that starts there has missed something. */
+  #checkKept(start: Start, from: From): Start {
     const { floor, newestIndex } = this.status
+    if (!start.gap && start.index >= floor) return start
     const kept = floor < newestIndex ? `${floor + 1} to ${newestIndex}` : 'nothing'
-    return new SpillwayError('NOT_KEPT', `What follows ${shown(from)} is not all kept. Kept: ${kept}.`)
+    throw new SpillwayError('NOT_KEPT', `What follows ${shown(from)} is not all kept. Kept: ${kept}.`)
   }
 
   #locate(from: Exclude<From, LogStart>): Start {

@@ -32,6 +32,12 @@ export interface Log {
   follow(listener: (batch: StoredBatch) => void, news?: LogNews): () => void
 
   /**
+   * Resolves when followers were told of all that was stored when it was called: a reader may come from another server of
+   * the log, which was told more. Absent: they always are.
+   */
+  catchUp?(): Promise<void>
+
+  /**
    * Tells all brokers of this log that rights have changed: those of this thread before it returns, the others in order
    * with the batches. A log that only one broker reads has no need of it.
    */

@@ -218,11 +218,12 @@ export class BrokerSubscription extends WaitingSubscription {
   awaitStart(start: Promise<Start>): void {
     this.#finding = true
     const found = start.then(
-      ({ place, index, reason = 'lag' }) => {
+      ({ place, index, gap, reason = 'lag' }) => {
         this.#finding = false
         if (this.#ended) return
         this.#place = place
-        this.#index = index
+        this.#index = gap?.after ?? index
+        this.#gap = gap
         this.#reason = reason
         this.wake()
       },

@@ -167,6 +167,7 @@ class StreamLog implements JetStreamLog {
   #end: (reason: Error) => void = ignore
   #hasEnded = false
   #looksLost = 0
+  #catchingUp: Promise<void> | undefined
   #look: ReturnType<typeof setTimeout>
   #closed: Promise<void> | undefined
 
@@ -249,6 +250,15 @@ class StreamLog implements JetStreamLog {
       stop()
       if (news) this.#news.delete(news)
     }
+  }
+
+  /** Asked by many readers at once, it looks once. */
+  catchUp(): Promise<void> {
+    this.#catchingUp ??= Promise.resolve().then(async () => {
+      this.#catchingUp = undefined
+      await this.#writer.catchUp()
+    })
+    return this.#catchingUp
   }
 
   announce(change: RightsChange): void {

@@ -6,6 +6,7 @@ import { integerOption, SpillwayError, wrongOption } from '../core/errors.ts'
 import { type PendingBatch, StoredBatch } from '../core/event.ts'
 import { Followers } from '../core/followers.ts'
 import type { Appended, AppendOptions, HistoryBatch, Log, LogPage, LogStart } from '../core/log.ts'
+import { Pages } from '../core/pages.ts'
 import { type PackedOutcome, packGroup, unpackOutcome } from './sqlite/group.ts'
 import { Thread } from './sqlite/thread.ts'
 import type { Answer, Question } from './sqlite/worker.ts'
@@ -161,7 +162,7 @@ class FileLog implements SqliteLog {
   readonly #writer: Thread
   #reader: Thread | undefined
   readonly #followers = new Followers()
-  readonly #pages = new Map<string, Promise<LogPage>>()
+  readonly #pages = new Pages()
   /** The page behind the one that was given last: who reads on finds it, and waits for neither thread. */
   #ahead: { readonly name: string; readonly page: Promise<LogPage | undefined> } | undefined
   #bounds: Bounds
@@ -217,17 +218,11 @@ class FileLog implements SqliteLog {
   }
 
   read(after: number, limit: number): Promise<LogPage> {
-    // Readers that are at one place share a page: after a restart they come in thousands.
-    const name = `${after} ${limit}`
-    let page = this.#pages.get(name)
-    if (!page) {
-      page = this.#readOrTake(name, after, limit).finally(() => this.#pages.delete(name))
-      this.#pages.set(name, page)
-    }
-    return page
+    return this.#pages.share(after, limit, () => this.#readOrTake(after, limit))
   }
 
-  async #readOrTake(name: string, after: number, limit: number): Promise<LogPage> {
+  async #readOrTake(after: number, limit: number): Promise<LogPage> {
+    const name = `${after} ${limit}`
     const ahead = this.#ahead?.name === name ? this.#ahead : undefined
     if (ahead) this.#ahead = undefined
     let page = await ahead?.page

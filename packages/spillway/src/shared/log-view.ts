@@ -4,6 +4,7 @@ import { SpillwayError, wrongOption } from '../core/errors.ts'
 import { type PendingBatch, StoredBatch } from '../core/event.ts'
 import { Followers } from '../core/followers.ts'
 import type { Appended, AppendOptions, Log, LogNews, LogPage, LogStart, RightsChange } from '../core/log.ts'
+import { Pages } from '../core/pages.ts'
 import { floorOf, openRing, recordType } from './layout.ts'
 import { decodePage, encodePending, type LogCall, type PlainPage, type RightsNote } from './log-calls.ts'
 import { Caller, checkPort, type SharedPort } from './port.ts'
@@ -42,8 +43,7 @@ class LogView implements Log {
   readonly #followers = new Followers()
   readonly #news = new Set<LogNews>()
   readonly #appends = new Set<Promise<unknown>>()
-  /** Readers that stand at one place ask for the same page at about one time. */
-  readonly #pages = new Map<string, Promise<LogPage>>()
+  readonly #pages = new Pages()
   #floorAsked: Promise<unknown> | undefined
   #overruns = 0
   /** The number of the last change of rights that it was told of. */
@@ -105,13 +105,7 @@ class LogView implements Log {
   }
 
   read(after: number, limit: number): Promise<LogPage> {
-    const place = `${after} ${limit}`
-    let page = this.#pages.get(place)
-    if (!page) {
-      page = this.#readPage(after, limit).finally(() => this.#pages.delete(place))
-      this.#pages.set(place, page)
-    }
-    return page
+    return this.#pages.share(after, limit, () => this.#readPage(after, limit))
   }
 
   locate(start: LogStart): Promise<number> {

@@ -8,8 +8,9 @@ import type { SpillwayError } from '../../src/core/errors.ts'
 import { encodeEvents, type PendingBatch, type StoredBatch } from '../../src/core/event.ts'
 import type { Log } from '../../src/core/log.ts'
 import { type JetStreamLog, type JetStreamLogOptions, jetstreamLog } from '../../src/log/jetstream.ts'
+import { until } from '../support/http.ts'
 import { cuttableLine, natsSite, noNats } from '../support/nats.ts'
-import { until, withCode } from '../support/waiting.ts'
+import { withCode } from '../support/waiting.ts'
 
 const skip = noNats
 const batch = (key: string, index?: number): PendingBatch => encodeEvents([{ topic: 'T', type: 't', key }], index)
@@ -40,7 +41,7 @@ test('servers share epoch, indexes and order, and each appends beside the others
       [...indexes].sort((a = 0, b = 0) => a - b),
     )
   }
-  await until(() => told.every(({ length }) => length === 3 * total))
+  await until(() => told.every(({ length }) => length === 3 * total), 'all are told')
   assert.deepEqual(told[1], told[0])
   assert.deepEqual(told[2], told[0])
   assert.deepEqual(
@@ -62,7 +63,7 @@ test('an append of several batches is whole at every server, also where others a
     const [first = 0] = indexes
     assert.deepEqual(indexes, [first, first + 1, first + 2])
   }
-  await until(() => told.length === 240)
+  await until(() => told.length === 240, 'all are told')
   for (let n = 0; n < told.length; n += 3) {
     const names = told.slice(n, n + 3).map((line) => line.split(' ').slice(1))
     assert.deepEqual(
@@ -147,7 +148,7 @@ test('changes of rights reach every server, in order with the batches, and take 
   await a.append([batch('2')])
   a.announce?.({ subject: undefined, isRevoked: false })
   await a.append([batch('3')])
-  await until(() => told.includes('3'))
+  await until(() => told.includes('3'), 'the last is told')
   assert.deepEqual(told, ['1', 'revoked alice', '2', 'asked undefined', '3'])
   assert.equal(own.length, 2)
   const { batches } = await b.read(0, 10)
@@ -172,16 +173,16 @@ test('kill -9 of the engine under load: what was acknowledged is there once, in 
   })
   for (let round = 0; round < 5; round++) {
     const before = acknowledged.length
-    await until(() => acknowledged.length > before + 200)
+    await until(() => acknowledged.length > before + 200, 'appends go on')
     await site.server.stop('SIGKILL')
     site.server = await site.server.restart()
   }
   const before = acknowledged.length
-  await until(() => acknowledged.length > before + 200)
+  await until(() => acknowledged.length > before + 200, 'appends go on')
   isOver = true
   await Promise.all(publishers)
   const last = Math.max(log.last, other.last)
-  await until(() => log.last === last && other.last === last)
+  await until(() => log.last === last && other.last === last, 'both are told')
   assert.deepEqual(told[1], told[0])
   assert.equal(new Set(told[0]).size, told[0]?.length)
   assert.deepEqual(
@@ -226,12 +227,12 @@ test('what the engine let go of before a server read it is told, and rights are 
     ended: () => news.push('ended'),
   })
   await log.append([batch('a')])
-  await until(() => slow.last === 1)
+  await until(() => slow.last === 1, 'it is told')
   // While it is cut off more comes than the stream keeps.
   line.cut()
   for (let n = 0; n < 50; n++) await log.append([batch(String(n))])
   line.mend()
-  await until(() => slow.last === 51)
+  await until(() => slow.last === 51, 'it is told')
   assert.deepEqual(news, ['rights undefined', 'missed 41'])
   const { floor, batches } = await slow.read(1, 100)
   assert.deepEqual([floor, indexesOf(batches)], [41, [42, 43, 44, 45, 46, 47, 48, 49, 50, 51]])
@@ -272,7 +273,7 @@ test('what is too old goes by the engine, and readers are told', { skip }, async
   const site = await natsSite(t)
   const log = await site.open({ maxAge: 500 })
   await log.append([batch('a'), batch('b')])
-  await until(async () => (await log.read(0, 1)).floor === 2)
+  await until(async () => (await log.read(0, 1)).floor === 2, 'they are gone')
   assert.deepEqual([log.floor, log.last], [2, 2])
   assert.deepEqual((await log.append([batch('c')])).indexes, [3])
   const again = await site.open()

@@ -1,4 +1,4 @@
-import { setImmediate, setTimeout } from 'node:timers/promises'
+import { setImmediate } from 'node:timers/promises'
 import { SpillwayError } from '../../src/core/errors.ts'
 
 /** Lets everything happen that is ready to: all microtasks, and the I/O turn after them. */
@@ -48,14 +48,5 @@ export function withCode(code: SpillwayError['code'], message: RegExp = /./): (e
   return (error) => {
     if (error instanceof SpillwayError && error.code === code && message.test(error.message)) return true
     throw new Error(`Expected ${code} ${message}`, { cause: error })
-  }
-}
-
-/** Waits until `holds` does, looking every few milliseconds: for what happens in other processes. Fails after a minute. */
-export async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 60_000
-  while (!(await holds())) {
-    if (performance.now() > deadline) throw new Error(`what was waited for never came: ${holds}`)
-    await setTimeout(5)
   }
 }

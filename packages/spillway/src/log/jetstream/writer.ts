@@ -243,7 +243,7 @@ export class Writer {
       const problem = failureIn(outcomes.flat(), 'unknown')
       const isConflict = outcomes.flat().some(({ kind }) => kind === 'conflict')
       for (const [n, plan] of plans.entries()) this.#settleStored(plan, outcomes[n] as Outcome[])
-      if (problem || isConflict) await this.#catchUp()
+      if (problem || isConflict) await this.catchUp()
       else await within(this.#host.tail.reached(newestOf(outcomes)), this.#patience)
       for (const [n, plan] of plans.entries()) await this.#settle(plan, outcomes[n] as Outcome[])
       return problem ? { problem, isConflict } : { isConflict }
@@ -261,7 +261,7 @@ export class Writer {
       let kinds = kindsOf(job, last, seq)
       if (kinds instanceof SpillwayError) {
         // Others may have appended what was not read yet.
-        await this.#catchUp()
+        await this.catchUp()
         ;({ seq } = this.#host.tail)
         ;({ last } = this.#host)
         kinds = kindsOf(job, last, seq)
@@ -393,7 +393,7 @@ export class Writer {
   }
 
   /** Reads to the end that the stream has now. */
-  async #catchUp(): Promise<void> {
+  async catchUp(): Promise<void> {
     const info = await this.#host.engine.info()
     if (!info) throw new Error(`there is no stream ${this.#host.engine.stream}`)
     await within(this.#host.tail.reached(info.state.last_seq), this.#patience)

@@ -1,0 +1,230 @@
+import { decodeBatch } from '../../core/batch-text.ts'
+import type { Clock } from '../../core/clock.ts'
+import { newEpoch } from '../../core/cursor.ts'
+import { StoredBatch } from '../../core/event.ts'
+import type { LogStart, RightsChange } from '../../core/log.ts'
+import { type PostgresClient, rowsOf, type TextRow } from './client.ts'
+import type { Names } from './tables.ts'
+
+/** What an acknowledged append survives, see `PostgresLogOptions.durability`. */
+export type Durability = 'process' | 'power' | 'machine'
+
+/** The largest safe integer: no limit. */
+export interface Limits {
+  readonly capacity: number
+  readonly maxBytes: number
+  readonly maxAge: number
+}
+
+/** A log's tables, as one server uses them. */
+export interface Opened {
+  readonly client: PostgresClient
+  readonly names: Names
+  readonly epoch: string
+  readonly durability: Durability
+  readonly limits: Limits
+  /** Whose time is stored; absent: the database's. */
+  readonly clock: Clock | undefined
+}
+
+/** Where a history stood when it was looked at. */
+export interface Standing {
+  readonly epoch: string
+  readonly floor: number
+  readonly last: number
+  /** How many changes of rights it has had. */
+  readonly changes: number
+}
+
+/** A batch with what shows that it is in its place. */
+export interface Row {
+  readonly batch: StoredBatch
+  /** The index of the batch before it. */
+  readonly previous: number
+  /** Tells it from another one under the same index. */
+  readonly mark: string
+}
+
+export interface Rows extends Standing {
+  readonly rows: readonly Row[]
+  /** The mark of the batch that was asked for, if it is there. */
+  readonly anchor: string | undefined
+}
+
+/** A change of rights, after which index it stands, and which server made it. */
+export interface NumberedChange extends RightsChange {
+  readonly n: number
+  readonly after: number
+  readonly writer: string
+}
+
+/** What became of the appends of one statement. */
+export interface Answer {
+  readonly floor: number
+  /** The newest index before it, and after it. */
+  readonly base: number
+  readonly last: number
+  readonly changes: number
+  /** Of the newest batch. */
+  readonly mark: string
+  /** One letter an append: `S`tored, `D`uplicate, `K`ey reused, `M`ismatch, out of `O`rder. */
+  readonly codes: string
+  /** For each the newest index before it; of a duplicate, before its first. */
+  readonly values: readonly number[]
+}
+
+/** Appends that go in one statement, as the arrays that `append` of the tables takes. */
+export interface Group {
+  readonly leads: readonly number[]
+  readonly firsts: readonly number[]
+  readonly ends: readonly number[]
+  readonly keys: readonly string[]
+  readonly digests: readonly number[]
+  readonly expected: readonly number[]
+  readonly jobs: readonly number[]
+  readonly at: readonly number[]
+  readonly sizes: readonly number[]
+  readonly texts: string
+}
+
+export const emptyGroup: Group = {
+  leads: [],
+  firsts: [],
+  ends: [],
+  keys: [],
+  digests: [],
+  expected: [],
+  jobs: [],
+  at: [],
+  sizes: [],
+  texts: '',
+}
+
+/** About how many bytes one page has: what a reader holds of the log at once. */
+const pageBytes = 2 ** 20
+const longestPage = 1024
+
+/** The statements of a log. Each is one, so that all that it answers was true at one moment; all reject with what the client throws. */
+export class Database {
+  readonly #opened: Opened
+  readonly #page: string
+  readonly #append: string
+
+  constructor(opened: Opened) {
+    this.#opened = opened
+    const { state, batches, append } = opened.names
+    // The inner limit comes before the one in bytes, so that no more rows are looked at than a page may have.
+    this.#page = `
+      SELECT s.epoch, s.floor::text, s.changes::text,
+        greatest(s.floor, s.last, (SELECT max(idx) FROM ${batches}))::text,
+        (SELECT total || ' ' || time FROM ${batches} WHERE idx = $4::text::bigint),
+        b.idx::text, b.previous::text, b.bytes::text, b.total || ' ' || b.time, b.data
+      FROM ${state} AS s LEFT JOIN LATERAL (
+        SELECT *, total - bytes - min(total - bytes) OVER () AS ahead FROM (
+          SELECT * FROM ${batches} WHERE idx > greatest(s.floor, $1::text::bigint) AND idx <= $2::text::bigint
+          ORDER BY idx LIMIT $3::text::bigint
+        ) AS next
+      ) AS b ON b.ahead < ${pageBytes}
+      ORDER BY b.idx`
+    const types = 'text text bigint bigint text bigint bigint bigint bigint bigint[] bigint[] bigint[] text[] bigint[]'
+    const parameters = `${types} bigint[] integer[] bigint[] bigint[] text`.split(' ')
+    this.#append = `SELECT ${append}(${parameters.map((type, n) => `$${n + 1}::text::${type}`).join(', ')})`
+  }
+
+  /** Up to `limit` batches after `after` and up to `upTo`; beside them the mark of the batch `anchor`. */
+  async read(after: number, upTo: number, limit: number, anchor?: number): Promise<Rows | undefined> {
+    const values = [after, upTo, Math.min(limit, longestPage), anchor ?? null]
+    const rows = await this.#rows(this.#page, values)
+    const [first] = rows
+    if (!first) return undefined
+    const [epoch, floor, changes, last, mark] = first
+    return {
+      epoch: epoch as string,
+      floor: Number(floor),
+      last: Number(last),
+      changes: Number(changes),
+      anchor: mark ?? undefined,
+      rows: first[5] === null ? [] : rows.map((row) => this.#rowOf(row)),
+    }
+  }
+
+  /** Changes of rights after the one of number `after`, up to the one of number `upTo`. Old ones are forgotten. */
+  async changes(after: number, upTo: number): Promise<NumberedChange[]> {
+    const { rights } = this.#opened.names
+    const rows = await this.#rows(
+      `SELECT n::text, after::text, writer, change FROM ${rights}
+        WHERE n > $1::text::bigint AND n <= $2::text::bigint ORDER BY n`,
+      [after, upTo],
+    )
+    return rows.map(([n, place, writer, change]) => {
+      const { subject, isRevoked } = JSON.parse(change as string)
+      return { n: Number(n), after: Number(place), writer: writer as string, subject, isRevoked }
+    })
+  }
+
+  /** Stores a group, unless it was stored before under its number. Number 0: an empty one, which only removes what is too old. */
+  async append(writer: string, number: number, seen: number, group: Group): Promise<Answer> {
+    const { epoch, durability } = this.#opened
+    const arrays = [group.leads, group.firsts, group.ends, group.keys, group.digests, group.expected]
+    const values = [
+      ...[epoch, writer, number, seen, durability],
+      ...this.#bounds(),
+      ...[...arrays, group.jobs, group.at, group.sizes].map(arrayText),
+      group.texts,
+    ]
+    const [row] = await this.#rows(this.#append, values)
+    return JSON.parse(row?.[0] as string)
+  }
+
+  /** Moves committed batches of the outbox into the log, and says how many. */
+  async relay(): Promise<number> {
+    const { names, epoch, durability } = this.#opened
+    const call = `SELECT ${names.relay}($1, $2, $3::text::bigint, $4::text::bigint, $5::text::bigint, $6::text::bigint)::text`
+    const [row] = await this.#rows(call, [epoch, durability, ...this.#bounds()])
+    return Number(row?.[0])
+  }
+
+  async announce(writer: string, change: RightsChange): Promise<void> {
+    const { names, epoch } = this.#opened
+    // What is undefined is left out.
+    const text = JSON.stringify({ subject: change.subject, isRevoked: change.isRevoked })
+    await this.#rows(`SELECT ${names.announce}($1, $2, $3)::text`, [epoch, writer, text])
+  }
+
+  async locate(start: LogStart): Promise<number> {
+    const call = `SELECT ${this.#opened.names.locate}($1::text::bigint, $2::text::bigint)::text`
+    const values = 'since' in start ? [start.since, null] : [null, start.last]
+    const [row] = await this.#rows(call, values)
+    return Number(row?.[0])
+  }
+
+  /** The history that was opened is not continued by what is there: what is there begins a new one. */
+  async renew(): Promise<void> {
+    const { names, epoch } = this.#opened
+    await this.#rows(`UPDATE ${names.state} SET epoch = $1 WHERE epoch = $2`, [newEpoch(Date.now()), epoch])
+  }
+
+  #bounds(): (number | null)[] {
+    const { clock, limits } = this.#opened
+    return [clock ? Math.floor(clock.now()) : null, limits.capacity, limits.maxBytes, limits.maxAge]
+  }
+
+  #rowOf([, , , , , idx, previous, bytes, mark, data]: TextRow): Row {
+    const content = { events: decodeBatch(data as string), bytes: Number(bytes) }
+    return {
+      batch: new StoredBatch(this.#opened.epoch, Number(idx), content),
+      previous: Number(previous),
+      mark: mark as string,
+    }
+  }
+
+  #rows(query: string, values: readonly (string | number | null)[]): Promise<readonly TextRow[]> {
+    const parameters = values.map((value) => (value === null ? null : String(value)))
+    return rowsOf(this.#opened.client, query, parameters)
+  }
+}
+
+/** An array of numbers or of hexadecimal digits, in which nothing needs an escape but that it is empty. */
+function arrayText(values: readonly (string | number)[]): string {
+  return `{${values.map((value) => (value === '' ? '""' : value)).join(',')}}`
+}
