@@ -60,6 +60,7 @@ const suites = [
     threaded: true,
     files: /test\/(access|serve|server|smuggling|websocket-frames)\.test/,
   },
+  { name: 'tests of engines', folder: 'engines', node: pinnedNode },
   { name: 'tests of bench', folder: 'bench', node: pinnedNode },
   { name: 'tests of examples', folder: 'examples', node: pinnedNode },
 ]

@@ -1,4 +1,6 @@
 export { freePort } from './free-port.ts'
 export { type NatsServer, type NatsServerOptions, natsPrograms, startNats } from './nats.ts'
+export { type NatsCluster, type NatsClusterOptions, type NatsNode, startNatsCluster } from './nats-cluster.ts'
+export { whyNoNetwork } from './network.ts'
 export { type PostgresServer, postgresProgram, startPostgres } from './postgres.ts'
 export type { EngineProcess } from './process.ts'
