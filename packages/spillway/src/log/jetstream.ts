@@ -9,6 +9,7 @@ import type { Appended, AppendOptions, Log, LogNews, LogPage, LogStart, RightsCh
 import { batchOf } from './jetstream/batch.ts'
 import { checkDurability, checkVersion, type JetStreamDurability } from './jetstream/durability.ts'
 import { asError, Engine, engineFailure, shownError } from './jetstream/engine.ts'
+import { Keys } from './jetstream/keys.ts'
 import { beginAnew, identify, type OpenedStream, openStream } from './jetstream/open.ts'
 import { Pages } from './jetstream/pages.ts'
 import { Assembler, headerName, parseHead, type StreamRecord } from './jetstream/record.ts'
@@ -153,10 +154,12 @@ class StreamLog implements JetStreamLog {
   readonly durability: JetStreamDurability
   readonly ended: Promise<Error>
   readonly #engine: Engine
+  readonly #clock: Clock
   readonly #followers = new Followers()
   readonly #news = new Set<LogNews>()
   readonly #tail: Tail
   readonly #writer: Writer
+  readonly #keys: Keys
   readonly #pages: Pages
   #assembler = new Assembler()
   #mayMiss = false
@@ -180,6 +183,7 @@ class StreamLog implements JetStreamLog {
     this.epoch = epoch
     this.durability = level
     this.#engine = engine
+    this.#clock = clock
     this.#last = last
     this.#floor = floor
     this.#messageBytes = messageBytesOf(info)
@@ -187,6 +191,7 @@ class StreamLog implements JetStreamLog {
       this.#end = resolve
     })
     const log = this
+    this.#keys = new Keys(engine, after)
     this.#tail = new Tail(engine, after, {
       record: (record) => this.#hear(record),
       skipped: () => this.#miss(),
@@ -196,6 +201,7 @@ class StreamLog implements JetStreamLog {
       {
         engine,
         tail: this.#tail,
+        keys: this.#keys,
         get last() {
           return log.#last
         },
@@ -265,8 +271,16 @@ class StreamLog implements JetStreamLog {
     for (const news of this.#news) news.rights(change)
     const body = encoder.encode(JSON.stringify({ from: this.#writer.id, ...change }))
     // Until it is stored, or this history is over: nobody else would tell the other servers.
-    const tell = (): Promise<void> =>
-      this.#writer.note('rights', body).catch(() => (this.#hasEnded || this.#closed ? undefined : tell()))
+    const tell = async (): Promise<void> => {
+      while (!this.#hasEnded && !this.#closed) {
+        const isStored = await this.#writer.note('rights', body).then(
+          () => true,
+          () => false,
+        )
+        if (isStored) return
+        await new Promise((resolve) => this.#clock.after(lookMs, () => resolve(undefined)))
+      }
+    }
     void tell()
   }
 
@@ -292,7 +306,10 @@ class StreamLog implements JetStreamLog {
       this.#last = part.seq
       this.#followers.tell([batchOf(this.epoch, part)])
     }
-    if (whole.length > 0) this.#writer.read(whole)
+    const [first] = whole
+    if (!first) return
+    this.#keys.note(record)
+    this.#writer.read(first)
   }
 
   /** Messages were gone before they could be read. */

@@ -23,14 +23,16 @@ export type OpenLog = (limits: LogLimits, t: TestContext) => Promise<Log>
 
 /**
  * What a log leaves to the engine beneath it, and the suite to tests of its own. `ages`: the engine's clock lets go of what is
- * too old, so a test cannot move it. `far indexes`: numbers cannot be skipped by the billion. `reused keys`: once a batch is
- * gone, nobody can say whether another append under its key is the same one.
+ * too old, so a test cannot move it. `far indexes`: numbers cannot be skipped by the billion. `keys of what is gone`: who opens
+ * a history again knows the keys of batches that are kept.
  */
-export type LogTrait = 'ages' | 'far indexes' | 'reused keys'
+export type LogTrait = 'ages' | 'far indexes' | 'keys of what is gone'
 
 export interface LogSuiteOptions {
   /** Default: nothing. */
   without?: readonly LogTrait[] | undefined
+  /** Batches of the largest append. Default 150,000, more than a function may have arguments. */
+  largestAppend?: number | undefined
   /** Closes `log` and opens the same history again, with the same limits. Absent: the history ends with the process. */
   reopen?: ((log: Log) => Promise<Log>) | undefined
 }
@@ -39,7 +41,11 @@ export interface LogSuiteOptions {
  * The contract of {@link Log} as tests for `node:test`, whose names start with `name`. Every test opens a log of its own.
  * The environment variable SEED repeats a random test.
  */
-export function logSuite(name: string, open: OpenLog, { reopen, without = [] }: LogSuiteOptions = {}): void {
+export function logSuite(
+  name: string,
+  open: OpenLog,
+  { reopen, without = [], largestAppend = 150_000 }: LogSuiteOptions = {},
+): void {
   const check: Check = (promise, run, trait) => {
     if (trait && without.includes(trait)) return
     test(`${name}: ${promise}`, async (t) => {
@@ -59,7 +65,7 @@ export function logSuite(name: string, open: OpenLog, { reopen, without = [] }: 
       })
     })
   }
-  checkIndexes(check)
+  checkIndexes(check, largestAppend)
   checkPages(check)
   checkContent(check)
   checkLimits(check)
@@ -69,7 +75,7 @@ export function logSuite(name: string, open: OpenLog, { reopen, without = [] }: 
   checkStarts(check)
   checkClosing(check)
   if (reopen) checkReopening(check)
-  checkModel(check, without.includes('reused keys'))
+  checkModel(check, without.includes('keys of what is gone'))
 }
 
 interface Setup {
@@ -82,7 +88,7 @@ interface Setup {
 
 type Check = (promise: string, run: (setup: Setup) => Promise<void>, needs?: LogTrait) => void
 
-function checkIndexes(check: Check): void {
+function checkIndexes(check: Check, largestAppend: number): void {
   check('indexes start at 1 and grow by one, unless a larger one is wanted', async ({ open }) => {
     const log = await open()
     assert.deepEqual([log.floor, log.last], [0, 0])
@@ -151,7 +157,7 @@ function checkIndexes(check: Check): void {
   check('an append may have very many batches', async ({ open }) => {
     const log = await open({ capacity: 10 })
     const told = follow(log)
-    const total = 150_000
+    const total = largestAppend
     const batches = new Array<PendingBatch>(total).fill(batch('a'))
     const { indexes, duplicate } = await log.append(batches, { key: 'k' })
     assert.deepEqual([indexes.length, indexes[0], indexes.at(-1), duplicate], [total, 1, total, false])
@@ -583,16 +589,20 @@ function checkKeys(check: Check): void {
     assert.deepEqual(await log.append([batch('a')], options), { indexes: [1], duplicate: true })
   })
 
-  check('a key is remembered longer than the batches that it named', async ({ open, reopen }) => {
-    const log = await open({ capacity: 5 })
-    for (let n = 1; n <= 100; n++) await log.append([batch(String(n))], { key: `k${n}` })
-    await lookAt(log)
-    assert.ok(log.floor >= 90)
-    const again = await reopen(log)
-    for (let n = 1; n <= 100; n++) {
-      assert.deepEqual(await again.append([batch(String(n))], { key: `k${n}` }), { indexes: [n], duplicate: true })
-    }
-  })
+  check(
+    'a key is remembered longer than the batches that it named',
+    async ({ open, reopen }) => {
+      const log = await open({ capacity: 5 })
+      for (let n = 1; n <= 100; n++) await log.append([batch(String(n))], { key: `k${n}` })
+      await lookAt(log)
+      assert.ok(log.floor >= 90)
+      const again = await reopen(log)
+      for (let n = 1; n <= 100; n++) {
+        assert.deepEqual(await again.append([batch(String(n))], { key: `k${n}` }), { indexes: [n], duplicate: true })
+      }
+    },
+    'keys of what is gone',
+  )
 
   check('a key may be any text', async ({ open, reopen }) => {
     const log = await open()
@@ -809,7 +819,7 @@ function checkReopening(check: Check): void {
   )
 }
 
-function checkModel(check: Check, hasOwnKeys: boolean): void {
+function checkModel(check: Check, forgetsKeys: boolean): void {
   const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 32))
   check(`300 random steps do what a list would do (SEED=${seed})`, async ({ open, reopen, clock }) => {
     const random = new Random(seed)
@@ -823,9 +833,8 @@ function checkModel(check: Check, hasOwnKeys: boolean): void {
       const batches = Array.from({ length: 1 + random.below(3) }, () =>
         batch(String(random.below(3)), random.oneIn(5) ? Math.max(1, model.last + random.below(6) - 1) : undefined),
       )
-      const owner = hasOwnKeys ? keysOfPending(batches) : ''
       const options = {
-        key: random.oneIn(3) ? `key ${random.below(20)}${owner}` : undefined,
+        key: random.oneIn(3) ? `key ${random.below(20)}` : undefined,
         expected: random.oneIn(4) ? Math.max(0, model.last - random.below(2)) : undefined,
       }
       const expected = model.append(batches, options, clock.now())
@@ -840,6 +849,7 @@ function checkModel(check: Check, hasOwnKeys: boolean): void {
       assert.equal(await firstAfter(log, start), model.firstAfter(start), `${at} ${JSON.stringify(start)}`)
       if (!random.oneIn(20)) continue
       const again = await reopen(log)
+      if (forgetsKeys) model.forgetKeys()
       if (again !== log) again.follow((batch) => told.push(batch))
       log = again
       assert.deepEqual([log.floor, log.last], [model.floor, model.last], at)
@@ -887,6 +897,11 @@ class Model {
     assert.ok(floor >= this.floor, 'a floor never falls')
     this.floor = floor
     this.#kept = this.#kept.filter(({ index }) => index > floor)
+  }
+
+  /** Of batches that are gone. */
+  forgetKeys(): void {
+    for (const [key, { indexes }] of this.#keys) if ((indexes.at(-1) as number) <= this.floor) this.#keys.delete(key)
   }
 
   get isWithin(): boolean {
@@ -975,10 +990,6 @@ const indexesOf = (batches: readonly StoredBatch[]): number[] => batches.map(({ 
 
 const keysOf = (batches: readonly StoredBatch[]): string[] =>
   batches.map(({ index, events }) => `${index} ${events.map(({ key }) => key).join(' ')}`)
-
-/** The same for the same batches only. */
-const keysOfPending = (batches: readonly PendingBatch[]): string =>
-  batches.map(({ index, events }) => ` ${index ?? ''} ${events[0]?.key}`).join()
 
 /** All that a reader can see of a batch, as plain values. */
 function contentOf({ index, events }: Pick<StoredBatch, 'index' | 'events'>): unknown {

@@ -44,10 +44,8 @@ test('servers share epoch, indexes and order, and each appends beside the others
   await until(() => told.every(({ length }) => length === 3 * total), 'all are told')
   assert.deepEqual(told[1], told[0])
   assert.deepEqual(told[2], told[0])
-  assert.deepEqual(
-    told[0]?.map((line) => Number(line.split(' ')[0])),
-    Array.from({ length: 3 * total }, (_, n) => n + 1),
-  )
+  const indexes = told[0]?.map((line) => Number(line.split(' ')[0])) ?? []
+  assert.ok(indexes.every((index, n) => index > (indexes[n - 1] ?? 0)))
 })
 
 test('an append of several batches is whole at every server, also where others append between', { skip }, async (t) => {
@@ -115,8 +113,6 @@ test('an append that broke off in the middle is seen by nobody, and can be repea
   for (const position of [1, 2]) {
     const head = headers()
     head.set('Spillway', `1 1700000000000 dead.1.0 ${position} 3 1`)
-    head.set('Nats-Msg-Id', position === 1 ? 'k~' : `dead.1.0.${position}`)
-    if (position === 1) head.set('Spillway-Digest', '77')
     await broken.request(subject, 'T\x1ft\x1fghost\x1f\x1fnull', { headers: head, timeout: 5000 })
   }
   const told = follow(log)
@@ -126,7 +122,7 @@ test('an append that broke off in the middle is seen by nobody, and can be repea
   assert.deepEqual(indexesOf((await late.read(1, 10)).batches), [4])
   assert.deepEqual(indexesOf((await late.read(2, 10)).batches), [4])
   assert.deepEqual(told, ['4 b'])
-  assert.equal((await late.append([batch('c')])).indexes[0], 5)
+  assert.deepEqual(await late.append([batch('c')], { key: 'k' }), { indexes: [5], duplicate: false })
 })
 
 test('changes of rights reach every server, in order with the batches, and take no index from a reader', {

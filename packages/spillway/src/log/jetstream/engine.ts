@@ -11,7 +11,6 @@ import {
   type JsMsg,
   jetstream,
   jetstreamManager,
-  PubHeaders,
   RetentionPolicy,
   StorageType,
   type StoredMsg,
@@ -21,12 +20,15 @@ import {
 import { headers, type NatsConnection } from '@nats-io/nats-core'
 import { SpillwayError, shown } from '../../core/errors.ts'
 import {
-  digestHeader,
   formatHead,
+  formatKey,
   headerName,
+  keyHeader,
   kindOf,
   parseHead,
+  parseKey,
   type RecordHead,
+  type RecordKey,
   type RecordKind,
   type StreamRecord,
 } from './record.ts'
@@ -36,9 +38,9 @@ export interface Draft {
   readonly kind: RecordKind
   readonly head: RecordHead
   readonly data: Uint8Array
-  /** By it the engine knows a repetition. */
+  /** No other message has it. */
   readonly id: string
-  readonly digest?: number | undefined
+  readonly key?: RecordKey | undefined
 }
 
 /** When the engine may store it: while this is the newest sequence of the stream, and this the id of its newest message. */
@@ -49,7 +51,7 @@ export interface Condition {
 
 /** What became of a message. `unknown`: nobody answered, it may have been stored. */
 export type Outcome =
-  | { readonly kind: 'stored' | 'duplicate'; readonly seq: number }
+  | { readonly kind: 'stored'; readonly seq: number }
   | { readonly kind: 'conflict' }
   | { readonly kind: 'refused'; readonly error: Error }
   | { readonly kind: 'unknown'; readonly error: Error }
@@ -101,20 +103,20 @@ export class Engine {
   }
 
   /** Stores a message, and never rejects. */
-  async publish({ kind, head, data, id, digest }: Draft, condition?: Condition): Promise<Outcome> {
-    const head_ = headers()
-    head_.set(headerName, formatHead(head))
-    if (digest !== undefined) head_.set(digestHeader, String(digest))
-    const options: Partial<JetStreamPublishOptions> = { msgID: id, headers: head_ }
+  async publish({ kind, head, data, id, key }: Draft, condition?: Condition): Promise<Outcome> {
+    const fields = headers()
+    fields.set(headerName, formatHead(head))
+    if (key) fields.set(keyHeader, formatKey(key))
+    const options: Partial<JetStreamPublishOptions> = { msgID: id, headers: fields }
     if (condition) {
       const { after, behind } = condition
       options.expect = behind === undefined ? { lastSequence: after } : { lastSequence: after, lastMsgID: behind }
     }
     try {
       const { seq, duplicate } = await this.js.publish(`${this.base}.${kind}`, data, options)
-      if (duplicate && seq === 0)
-        return { kind: 'unknown', error: new Error('the first message with this id is under way') }
-      return { kind: duplicate ? 'duplicate' : 'stored', seq }
+      if (!duplicate) return { kind: 'stored', seq }
+      // The transport sent it twice: what became of the first is told by reading.
+      return { kind: 'unknown', error: new Error('the engine has seen this message before') }
     } catch (cause) {
       const error = asError(cause)
       if (!(error instanceof JetStreamApiError))
@@ -169,9 +171,8 @@ export class Engine {
     const kind = subject.startsWith(this.base) ? kindOf(subject) : undefined
     const head = kind && parseHead(headerOf(message, headerName))
     if (!head) return undefined
-    const digest = headerOf(message, digestHeader)
-    if (digest === '') return { seq, kind, head, data }
-    return { seq, kind, head, data, key: { id: headerOf(message, PubHeaders.MsgIdHdr), digest } }
+    const key = parseKey(headerOf(message, keyHeader))
+    return key ? { seq, kind, head, data, key } : { seq, kind, head, data }
   }
 }
 

@@ -25,8 +25,8 @@ export interface OpenedStream {
 }
 
 const defaultMaxBytes = 2 ** 30
-/** How long ids of messages are remembered, in milliseconds. */
-export const keyAge: number = 10 * 60_000
+/** How long the engine remembers ids of messages, in milliseconds: none comes twice. */
+const idAge = 10_000
 const description = 'Spillway log, format 1. Its indexes are the sequences; do not publish to it by hand.'
 const described = /^Spillway log, format 1\.(?:.* Generation (\d+)\.)?/
 const nanos = (ms: number) => ms * 1_000_000
@@ -73,7 +73,7 @@ export async function beginAnew(engine: Engine): Promise<void> {
 async function create(engine: Engine, wish: StreamWish): Promise<StreamInfo> {
   const { stream, connection } = engine
   const config: Partial<StreamConfig> = {
-    duplicate_window: nanos(keyAge),
+    duplicate_window: nanos(idAge),
     ...limitsOf({ ...wish, maxBytes: wish.maxBytes ?? defaultMaxBytes }),
     subjects: [`spillway.${stream}.${newEpoch(Date.now())}.*`],
     description,
@@ -129,7 +129,7 @@ function limitsOf({ capacity, maxBytes, maxAge }: StreamWish): Partial<StreamCon
   if (maxBytes !== undefined) limits.max_bytes = maxBytes || -1
   if (maxAge !== undefined) limits.max_age = nanos(maxAge)
   // [JetStream] Ids are remembered no longer than messages are kept.
-  if (maxAge !== undefined) limits.duplicate_window = nanos(Math.min(keyAge, maxAge))
+  if (maxAge !== undefined) limits.duplicate_window = nanos(Math.min(idAge, maxAge))
   return limits
 }
 

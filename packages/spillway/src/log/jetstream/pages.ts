@@ -43,7 +43,9 @@ const pageBytes = 2 ** 20
 const mostPlaces = 8
 /** Pages that are read at once; others wait, so that a thousand readers are no thousand requests. */
 const mostAtOnce = 4
-const expiresMs = 5000
+const expiresMs = 2000
+const mostAttempts = 5
+const pauseMs = 20
 /** Messages that are read at once where the first ones held no batch. */
 const fewest = 256
 
@@ -162,15 +164,21 @@ export class Pages {
 
   /** `count` messages from sequence `from` on, or from the first one after it that is there; fewer at the end. */
   async #fetch(from: number, count: number, end: number): Promise<Span> {
-    const place = this.#placeAt(from)
-    if (place) {
+    for (let attempt = 0; ; attempt++) {
+      if (attempt > 0) await new Promise((resolve) => setTimeout(resolve, attempt * pauseMs))
+      const consumer = this.#consumerAt(from) ?? (await this.#engine.consumer(from))
       try {
-        return await this.#pull(place, count, end)
-      } catch {
-        // The engine forgets consumers that nobody has used for a while, and those of a node that went.
+        // As it was when it was made. Its node may be one that has not heard of all yet.
+        const { num_pending: pending } = await consumer.info(true)
+        if (pending > 0) return await this.#pull({ next: from, consumer }, count, end)
+        consumer.delete().catch(ignore)
+        if (attempt === mostAttempts) return { records: [], holes: [], next: from }
+      } catch (error) {
+        // The engine forgets consumers that nobody has used for a while, and those of a node that went; and a new one may
+        // not be known at once to the node that is asked.
+        if (attempt === mostAttempts) throw error
       }
     }
-    return this.#pull({ next: from, consumer: await this.#engine.consumer(from) }, count, end)
   }
 
   async #pull({ next: from, consumer }: Place, count: number, end: number): Promise<Span> {
@@ -195,10 +203,10 @@ export class Pages {
     return { records, holes, next }
   }
 
-  #placeAt(next: number): Place | undefined {
+  #consumerAt(next: number): Consumer | undefined {
     const place = this.#places.find((other) => other.next === next)
     this.#places = this.#places.filter((other) => other !== place)
-    return place
+    return place?.consumer
   }
 
   #keep(place: Place): void {

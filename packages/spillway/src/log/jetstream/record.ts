@@ -11,11 +11,17 @@ export interface StreamRecord {
   readonly kind: RecordKind
   readonly head: RecordHead
   readonly data: Uint8Array
-  /** Of the first record of an append under a key: the id that the engine knows it by, and its digest. */
-  readonly key?: { readonly id: string; readonly digest: string } | undefined
+  readonly key?: RecordKey | undefined
 }
 
-/** `skipped`: a number that a publisher passed over. `lost`: one of which an import says that its batch is lost. */
+/** What the last record of an append under a key says of it. */
+export interface RecordKey {
+  readonly name: string
+  /** Tells repetitions from other appends. */
+  readonly digest: string
+}
+
+/** `skipped`: a number that a publisher passed over, or that a writer took to have its turn. `lost`: one of which an import says that its batch is lost. */
 export type RecordKind = 'batch' | 'rights' | 'skipped' | 'lost'
 
 export interface RecordHead {
@@ -30,8 +36,8 @@ export interface RecordHead {
 }
 
 export const headerName = 'Spillway'
-/** What tells repetitions under one key from other appends. */
-export const digestHeader = 'Spillway-Digest'
+/** Digest and name of a key, that as in a URL. */
+export const keyHeader = 'Spillway-Key'
 const version = '1'
 const kinds: readonly string[] = ['batch', 'rights', 'skipped', 'lost'] satisfies RecordKind[]
 
@@ -53,6 +59,15 @@ export function parseHead(text: string): RecordHead | undefined {
   const { position: at, count: of, previous: before = 0 } = head
   const isSound = at >= 1 && at <= of && Number.isSafeInteger(of) && head.time >= 0 && before >= 0
   return isSound ? head : undefined
+}
+
+export function formatKey({ name, digest }: RecordKey): string {
+  return `${digest} ${encodeURIComponent(name)}`
+}
+
+export function parseKey(text: string): RecordKey | undefined {
+  const [digest, name] = text.split(' ')
+  return digest && name !== undefined ? { digest, name: decodeURIComponent(name) } : undefined
 }
 
 /** What `subject` says; `undefined` if it is of no kind that is known. */

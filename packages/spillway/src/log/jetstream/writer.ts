@@ -2,17 +2,19 @@ import { encodeBatch } from '../../core/batch-text.ts'
 import { digestOf } from '../../core/digest.ts'
 import { SpillwayError } from '../../core/errors.ts'
 import type { PendingBatch } from '../../core/event.ts'
-import { type Appended, type AppendOptions, keyWindow } from '../../core/log.ts'
+import type { Appended, AppendOptions } from '../../core/log.ts'
 import { checkExpected, keyReused } from '../../core/memory-log.ts'
-import { asError, type Draft, type Engine, engineFailure, headerOf, type Outcome } from './engine.ts'
+import { asError, type Draft, type Engine, engineFailure, type Outcome } from './engine.ts'
+import type { Keys } from './keys.ts'
 import { indexesOf, layOut } from './layout.ts'
-import { digestHeader, type RecordKind, type StreamRecord } from './record.ts'
+import type { RecordKind, StreamRecord } from './record.ts'
 import type { Tail } from './tail.ts'
 
 /** What a writer knows of its log. */
 export interface WriterHost {
   readonly engine: Engine
   readonly tail: Tail
+  readonly keys: Keys
   /** The newest index that followers were told of. */
   readonly last: number
   /** The log's time, in Unix milliseconds. */
@@ -20,7 +22,6 @@ export interface WriterHost {
 }
 
 interface Job {
-  /** Names its messages; together with the attempt, its records. */
   readonly name: string
   readonly kind: RecordKind
   readonly batches: readonly PendingBatch[]
@@ -33,16 +34,19 @@ interface Job {
   readonly isConditional: boolean
   /** When it is given up, in milliseconds of the monotonic clock. */
   readonly deadline: number
-  /** Its records have other names in each attempt, so that no two of them make one append. */
-  attempt: number
-  /** How often an append with its key was found to have broken off. */
-  brokenOff: number
-  wasSent: boolean
+  /** Its messages have other names in each attempt, so that no two of them make one append. */
+  attempts: number
   isSettled: boolean
   /** The sequence of its first record, once it was read whole. */
   first: number | undefined
   resolve(appended: Appended): void
   reject(error: unknown): void
+}
+
+/** The messages of one attempt to store an append. */
+interface Plan {
+  readonly job: Job
+  readonly drafts: readonly Draft[]
 }
 
 /** Messages that wait for their answers at once, and their bytes. */
@@ -52,11 +56,10 @@ const mostBytes = 4 * 2 ** 20
 const mostWaiting = 64 * 2 ** 20
 /** Bytes of a message beside its body: its subject and headers. */
 const headerRoom = 4096
-/** Losses to other writers after which a writer takes its place without a condition. */
+/** Losses to other writers in a row after which a writer claims its turn, and those after which it pauses, too. */
 const patientLosses = 2
+const manyLosses = 20
 const pauseMs = 50
-/** The newest sequence of no stream: a message with it as its condition is stored only if it was before. */
-const never = Number.MAX_SAFE_INTEGER
 
 /**
  * Appends to a stream that others append to, too.
@@ -64,16 +67,18 @@ const never = Number.MAX_SAFE_INTEGER
  * Order    What waits is sent at once, each message on the condition that the one before it is the newest of the stream. So
  *          what is stored is a beginning of what was sent, whatever breaks, and the rest is sent again behind it.
  * Truth    A message counts once it was read: an answer that was lost, or a leader that changed, changes nothing of that.
- *          What was not read when the stream's end was reached was not stored, and what comes late meets a condition that
- *          no longer holds, or the id of the message that was sent again.
- * Turns    A window is read before the next one is sent, so writers begin it at one time. One that lost twice sends one
- *          message without a condition: it is stored wherever it comes to stand.
+ *          What was not read when the stream was read to its end is sent again, behind that end. Should the first one come
+ *          late, its condition no longer holds; or it takes that place, and the second one's does not.
+ * Keys     Nothing is stored behind what was not read, so an append under a key that another server used is seen in time.
+ *          The engine's own ids do not serve for that: in a cluster it also remembers those of messages that it refused.
+ * Turns    Who lost twice stores a message without a condition, which takes the next place wherever that is, and goes on
+ *          behind it. Those whose messages it broke into have to read it first.
  */
 export class Writer {
   readonly id: string
   readonly #host: WriterHost
   readonly #patience: number
-  /** The connection to the engine is gone for good, or the history has ended. */
+  /** Why nothing more can be stored. */
   #end: SpillwayError | undefined
   #queue: Job[] = []
   #waiting = 0
@@ -82,9 +87,7 @@ export class Writer {
   #isClosed = false
   readonly #sent = new Map<string, Job>()
   /** Appends under a key that are under way here. */
-  readonly #keys = new Map<string, Promise<unknown>>()
-  /** The newest keys that were read, oldest first. The engine knows those from before, for some minutes. */
-  readonly #known = new Map<string, { readonly digest: string; readonly indexes: readonly number[] }>()
+  readonly #keyed = new Map<string, Promise<unknown>>()
 
   constructor(id: string, host: WriterHost, patience: number) {
     this.id = id
@@ -93,37 +96,29 @@ export class Writer {
   }
 
   async append(batches: readonly PendingBatch[], { key, expected }: AppendOptions): Promise<Appended> {
-    if (this.#isClosed) throw new SpillwayError('CLOSED', 'The log was closed. The events were not stored.')
-    if (this.#end) throw this.#end
-    const digest = key === undefined ? undefined : digestOf(batches)
+    this.#checkOpen()
     if (key === undefined) return this.#add('batch', batches, bodiesOf(batches), { expected })
     // Under way here: what becomes of it decides.
-    for (let same = this.#keys.get(key); same; same = this.#keys.get(key)) await same
-    const first = this.#known.get(encodeURIComponent(key))
-    if (first) {
-      if (first.digest !== String(digest)) throw keyReused(key)
-      return { indexes: first.indexes, duplicate: true }
-    }
-    const appended = this.#add('batch', batches, bodiesOf(batches), { key, digest, expected })
-    const done = appended.then(ignore, ignore).then(() => this.#keys.delete(key))
-    this.#keys.set(key, done)
+    for (let same = this.#keyed.get(key); same; same = this.#keyed.get(key)) await same
+    this.#checkOpen()
+    const appended = this.#add('batch', batches, bodiesOf(batches), { key, digest: digestOf(batches), expected })
+    this.#keyed.set(
+      key,
+      appended.then(ignore, ignore).then(() => this.#keyed.delete(key)),
+    )
     return appended
   }
 
   /** Stores a record that is no batch, in order with what was appended. */
   async note(kind: RecordKind, body: Uint8Array): Promise<void> {
+    this.#checkOpen()
     await this.#add(kind, [], [body], {})
   }
 
-  /** Told of every append that was read, whoever made it. */
-  read(records: readonly StreamRecord[]): void {
-    const [first] = records as readonly [StreamRecord]
-    const job = this.#sent.get(first.head.append)
-    if (job) job.first = first.seq
-    if (!first.key) return
-    const indexes = records.filter(({ kind }) => kind === 'batch').map(({ seq }) => seq)
-    this.#known.set(keyOf(first.key.id), { digest: first.key.digest, indexes })
-    if (this.#known.size > keyWindow) for (const oldest of this.#known.keys()) return void this.#known.delete(oldest)
+  /** Told of the first record of every append that was read, whoever made it. */
+  read({ seq, head }: StreamRecord): void {
+    const job = this.#sent.get(head.append)
+    if (job) job.first = seq
   }
 
   /** Nothing more can be stored: everything that waits is told so. */
@@ -135,6 +130,19 @@ export class Writer {
   async close(): Promise<void> {
     this.#isClosed = true
     await this.#flushing
+  }
+
+  /** Reads to the end that the stream has now. Rejects if that takes longer than this writer's patience. */
+  async catchUp(): Promise<void> {
+    const { engine, tail } = this.#host
+    const info = await engine.info()
+    if (!info) throw new Error(`there is no stream ${engine.stream}`)
+    await within(tail.reached(info.state.last_seq), this.#patience)
+  }
+
+  #checkOpen(): void {
+    if (this.#isClosed) throw new SpillwayError('CLOSED', 'The log was closed. The events were not stored.')
+    if (this.#end) throw this.#end
   }
 
   #add(
@@ -161,9 +169,7 @@ export class Writer {
         expected,
         isConditional: expected !== undefined || batches.some(({ index }) => index !== undefined),
         deadline: performance.now() + this.#patience,
-        attempt: 0,
-        brokenOff: 0,
-        wasSent: false,
+        attempts: 0,
         isSettled: false,
         first: undefined,
         resolve,
@@ -217,119 +223,122 @@ export class Writer {
     let pauses = 0
     while (rest.length > 0) {
       if (this.#end) return this.#giveUp(rest, this.#end)
-      const [first] = rest as readonly [Job]
-      const isAlone = losses >= patientLosses && first.bodies.length === 1 && !first.isConditional
-      const { problem, isConflict } = await this.#attempt(isAlone ? [first] : rest, isAlone)
+      const { problem, isConflict } = await this.#attempt(rest, losses >= patientLosses)
       rest = rest.filter((job) => !job.isSettled)
       losses = isConflict ? losses + 1 : 0
-      if (!problem) continue
+      if (!problem && losses < manyLosses) continue
       const now = performance.now()
-      this.#giveUp(
-        [...rest, ...this.#queue].filter(({ deadline }) => deadline < now),
-        problem,
-      )
-      rest = rest.filter((job) => !job.isSettled)
+      const late = [...rest, ...this.#queue].filter(({ deadline }) => deadline < now)
+      this.#giveUp(late, problem ?? new Error('others appended first, again and again'))
       this.#queue = this.#queue.filter((job) => !job.isSettled)
+      rest = rest.filter((job) => !job.isSettled)
       if (rest.length > 0) await pause(pauseMs * Math.min(++pauses, 20))
     }
   }
 
   /** Sends `jobs`, and settles all of which it is then known what became of them. */
-  async #attempt(jobs: readonly Job[], isAlone: boolean): Promise<{ problem?: Error; isConflict: boolean }> {
+  async #attempt(jobs: readonly Job[], claimsTurn: boolean): Promise<{ problem?: Error; isConflict: boolean }> {
     try {
-      const plans = await this.#planAll(jobs, isAlone)
-      if (plans.length === 0) return { isConflict: false }
-      const outcomes = await this.#send(plans, isAlone)
-      const problem = failureIn(outcomes.flat(), 'unknown')
-      const isConflict = outcomes.flat().some(({ kind }) => kind === 'conflict')
-      for (const [n, plan] of plans.entries()) this.#settleStored(plan, outcomes[n] as Outcome[])
+      if (claimsTurn) await this.#claimTurn()
+      const plans = await this.#planAll(jobs)
+      const outcomes = await this.#send(plans)
+      const all = outcomes.flat()
+      const problem = failureIn(all, 'unknown')
+      const isConflict = all.some(({ kind }) => kind === 'conflict')
+      for (const [n, plan] of plans.entries()) this.#settle(plan, outcomes[n] as Outcome[])
       if (problem || isConflict) await this.catchUp()
-      else await within(this.#host.tail.reached(newestOf(outcomes)), this.#patience)
-      for (const [n, plan] of plans.entries()) await this.#settle(plan, outcomes[n] as Outcome[])
+      else await within(this.#host.tail.reached(newestOf(all)), this.#patience)
+      for (const [n, plan] of plans.entries()) this.#settle(plan, outcomes[n] as Outcome[])
       return problem ? { problem, isConflict } : { isConflict }
     } catch (cause) {
       return { problem: asError(cause), isConflict: false }
     }
   }
 
-  /** The messages of appends, one behind the other, and all behind what was read. */
-  async #planAll(jobs: readonly Job[], isAlone: boolean): Promise<Plan[]> {
+  /** Takes the next place in the stream, whatever it is, and reads up to it. */
+  async #claimTurn(): Promise<void> {
+    const { engine, tail } = this.#host
+    const append = `${this.id}.${++this.#count}`
+    const head = { time: this.#host.now(), append, position: 1, count: 1, previous: undefined }
+    const outcome = await engine.publish({ kind: 'skipped', head, data: none, id: append })
+    if (outcome.kind === 'stored') await within(tail.reached(outcome.seq), this.#patience)
+  }
+
+  /** The messages of appends, one behind the other, and all behind what was read. What cannot be stored is settled. */
+  async #planAll(jobs: readonly Job[]): Promise<Plan[]> {
     const plans: Plan[] = []
+    if (jobs.some(({ key }) => key !== undefined)) await this.#host.keys.load()
     let { seq } = this.#host.tail
     let { last } = this.#host
     for (const job of jobs) {
+      if (this.#isRepeated(job)) continue
       let kinds = kindsOf(job, last, seq)
       if (kinds instanceof SpillwayError) {
-        // Others may have appended what was not read yet.
+        // Others may have appended what was not read yet. A job that can be refused is alone.
         await this.catchUp()
+        if (this.#isRepeated(job)) continue
         ;({ seq } = this.#host.tail)
         ;({ last } = this.#host)
         kinds = kindsOf(job, last, seq)
       }
-      const refusal = kinds instanceof SpillwayError ? kinds : undefined
-      if (refusal && job.key === undefined) {
-        this.#reject(job, refusal)
+      if (kinds instanceof SpillwayError) {
+        this.#reject(job, kinds)
         continue
       }
-      plans.push(
-        this.#plan(job, kinds instanceof SpillwayError ? ['batch'] : kinds, isAlone ? undefined : last, seq, refusal),
-      )
-      for (const kind of kinds instanceof SpillwayError ? [] : kinds) {
-        seq++
-        if (kind === 'batch') last = seq
-      }
+      const plan = this.#plan(job, kinds, last, seq)
+      plans.push(plan)
+      seq += kinds.length
+      if (job.kind === 'batch') last = seq
     }
     return plans
   }
 
-  #plan(
-    job: Job,
-    kinds: readonly RecordKind[],
-    last: number | undefined,
-    seq: number,
-    refusal: SpillwayError | undefined,
-  ): Plan {
-    const count = kinds.length
-    if (count > 1 && job.wasSent) job.attempt++
-    const append = `${job.name}.${job.attempt}`
+  /** Settles an append whose key was used before. */
+  #isRepeated(job: Job): boolean {
+    const first = job.key === undefined ? undefined : this.#host.keys.get(job.key)
+    if (!first || job.first !== undefined) return false
+    if (first.digest !== String(job.digest)) this.#reject(job, keyReused(job.key as string))
+    else this.#resolve(job, { indexes: indexesOf(job.batches, first.start), duplicate: true })
+    return true
+  }
+
+  #plan(job: Job, kinds: readonly RecordKind[], last: number, seq: number): Plan {
+    const append = `${job.name}.${job.attempts++}`
     const time = this.#host.now()
     let previous = last
     let body = 0
     const drafts = kinds.map((kind, n): Draft => {
-      const name = n === 0 ? (keyId(job) ?? append) : `${append}.${n + 1}`
+      const head = { time, append, position: n + 1, count: kinds.length, previous }
       const data = kind === 'skipped' ? none : (job.bodies[body++] as Uint8Array)
-      const head = { time, append, position: n + 1, count, previous }
       if (kind === 'batch') previous = seq + n + 1
-      return { kind, head, data, id: name, digest: n === 0 ? job.digest : undefined }
+      const isLast = n === kinds.length - 1
+      const key = isLast && job.key !== undefined ? { name: job.key, digest: String(job.digest) } : undefined
+      return { kind, head, data, id: `${append}.${n + 1}`, key }
     })
     this.#sent.set(append, job)
-    return { job, drafts, refusal }
+    return { job, drafts }
   }
 
   /** The outcomes of each plan's messages; of those behind one that was not stored there may be none. */
-  async #send(plans: readonly Plan[], isAlone: boolean): Promise<Outcome[][]> {
+  async #send(plans: readonly Plan[]): Promise<Outcome[][]> {
     const { engine, tail } = this.#host
-    const isProbe = plans.some(({ refusal }) => refusal)
     const drafts = plans.flatMap((plan) => plan.drafts)
-    for (const { job } of plans) job.wasSent = true
     const outcomes: Outcome[] = []
-    const start = isProbe ? never : tail.seq
+    const start = tail.seq
     tail.hold()
     while (outcomes.length < drafts.length) {
       const from = outcomes.length
       const chunk = drafts.slice(from, from + mostInFlight)
       const answers = await Promise.all(
         chunk.map((draft, n) => {
-          // The number alone would hold again once somebody else has filled the place of one that was refused, and the id
-          // alone if the one before is a repetition of the newest message.
-          const condition = { after: start + from + n, behind: drafts[from + n - 1]?.id }
-          return engine.publish(draft, isAlone ? undefined : condition)
+          // The number alone would hold again once somebody else has filled the place of one that was refused.
+          return engine.publish(draft, { after: start + from + n, behind: drafts[from + n - 1]?.id })
         }),
       )
       for (const [n, answer] of answers.entries()) {
         outcomes.push(answer)
         // Told at once, in order: the engine may let go of it before it could be read.
-        if (answer.kind === 'stored') tail.take(recordOf(answer.seq, chunk[n] as Draft))
+        if (answer.kind === 'stored') tail.take({ seq: answer.seq, ...(chunk[n] as Draft) })
       }
       if (answers.some(({ kind }) => kind !== 'stored')) break
     }
@@ -342,61 +351,18 @@ export class Writer {
     })
   }
 
-  /** Settles an append that was read, or of which all messages were confirmed and read. */
-  #settleStored({ job, drafts }: Plan, outcomes: readonly Outcome[]): void {
+  /** Settles an append that was read, or of which all messages were confirmed and read, or one was refused. */
+  #settle({ job, drafts }: Plan, outcomes: readonly Outcome[]): void {
+    if (job.isSettled) return
     const seqs = outcomes.flatMap((outcome) => (outcome.kind === 'stored' ? outcome.seq : []))
     const isConfirmed = seqs.length === drafts.length && (seqs.at(-1) as number) <= this.#host.tail.seq
     const start = job.first ?? (isConfirmed ? seqs[0] : undefined)
-    if (start !== undefined) this.#resolve(job, { indexes: indexesOf(job.batches, start), duplicate: false })
-  }
-
-  async #settle(plan: Plan, outcomes: readonly Outcome[]): Promise<void> {
-    const { job, refusal } = plan
-    this.#settleStored(plan, outcomes)
-    if (job.isSettled) return
-    const [first] = outcomes
-    const refused = failureIn(outcomes, 'refused')
-    if (first?.kind === 'duplicate') await this.#settleDuplicate(job, first.seq)
-    else if (refusal && first?.kind === 'conflict') this.#reject(job, refusal)
-    else if (refused) this.#reject(job, engineFailure('The events were not stored.', refused))
-  }
-
-  /** The engine knows the first message: from this append, sent before, or from another one under the same key. */
-  async #settleDuplicate(job: Job, seq: number): Promise<void> {
-    const { engine, tail } = this.#host
-    const found = await engine.message(seq)
-    const record = found && engine.record(found)
-    const isOwn = job.key === undefined || record?.head.append.startsWith(`${job.name}.`)
-    if (isOwn && (record?.head.count ?? 1) === 1) {
-      await within(tail.reached(seq), this.#patience)
-      this.#resolve(job, { indexes: indexesOf(job.batches, seq), duplicate: false })
+    if (start !== undefined) {
+      this.#resolve(job, { indexes: indexesOf(job.batches, start), duplicate: false })
       return
     }
-    if (found && headerOf(found, digestHeader) !== String(job.digest)) {
-      this.#reject(job, keyReused(job.key as string))
-      return
-    }
-    if (record && !(await this.#isWhole(record))) {
-      job.brokenOff++
-      return
-    }
-    const indexes = indexesOf(job.batches, seq)
-    await within(tail.reached(indexes.at(-1) ?? seq), this.#patience)
-    this.#resolve(job, { indexes, duplicate: true })
-  }
-
-  async #isWhole({ seq, head }: StreamRecord): Promise<boolean> {
-    if (head.count === 1) return true
-    const { engine } = this.#host
-    const found = await engine.message(seq + head.count - head.position)
-    return found !== undefined && engine.record(found)?.head.append === head.append
-  }
-
-  /** Reads to the end that the stream has now. */
-  async catchUp(): Promise<void> {
-    const info = await this.#host.engine.info()
-    if (!info) throw new Error(`there is no stream ${this.#host.engine.stream}`)
-    await within(this.#host.tail.reached(info.state.last_seq), this.#patience)
+    const refusal = failureIn(outcomes, 'refused')
+    if (refusal) this.#reject(job, engineFailure('The engine refused the events.', refusal))
   }
 
   #resolve(job: Job, appended: Appended): void {
@@ -411,29 +377,18 @@ export class Writer {
 
   #forget(job: Job): void {
     job.isSettled = true
-    for (let attempt = job.attempt; attempt >= 0; attempt--) this.#sent.delete(`${job.name}.${attempt}`)
+    for (let attempt = 0; attempt < job.attempts; attempt++) this.#sent.delete(`${job.name}.${attempt}`)
   }
 
   #giveUp(jobs: readonly Job[], cause: Error): void {
     for (const job of jobs) {
-      const outcome = job.wasSent
-        ? 'It is not known whether the events were stored: publish them again under the same id.'
-        : 'The events were not stored.'
+      const outcome =
+        job.attempts > 0
+          ? 'It is not known whether the events were stored: publish them again under the same id.'
+          : 'The events were not stored.'
       this.#reject(job, engineFailure(outcome, cause))
     }
   }
-}
-
-interface Plan {
-  readonly job: Job
-  readonly drafts: readonly Draft[]
-  /** It cannot be stored, and is sent only to learn whether it was before. */
-  readonly refusal: SpillwayError | undefined
-}
-
-function recordOf(seq: number, { kind, head, data, id, digest }: Draft): StreamRecord {
-  const record = { seq, kind, head, data }
-  return digest === undefined ? record : { ...record, key: { id, digest: String(digest) } }
 }
 
 const none = new Uint8Array()
@@ -441,16 +396,6 @@ const encoder = new TextEncoder()
 
 function bodiesOf(batches: readonly PendingBatch[]): Uint8Array[] {
   return batches.map(({ events }) => encoder.encode(encodeBatch(events)))
-}
-
-/** The id by which the engine knows a repetition under a key. */
-function keyId({ key, brokenOff }: Job): string | undefined {
-  if (key === undefined) return undefined
-  return `${encodeURIComponent(key)}~${brokenOff || ''}`
-}
-
-function keyOf(id: string): string {
-  return id.slice(0, id.lastIndexOf('~'))
 }
 
 /** The kinds of an append's records, or why it cannot be stored there. */
@@ -468,9 +413,9 @@ function failureIn(outcomes: readonly Outcome[], kind: 'refused' | 'unknown'): E
   return undefined
 }
 
-function newestOf(outcomes: readonly Outcome[][]): number {
+function newestOf(outcomes: readonly Outcome[]): number {
   let newest = 0
-  for (const outcome of outcomes.flat()) if (outcome.kind === 'stored') newest = Math.max(newest, outcome.seq)
+  for (const outcome of outcomes) if (outcome.kind === 'stored') newest = Math.max(newest, outcome.seq)
   return newest
 }
 
