@@ -53,8 +53,11 @@ export interface NatsCluster {
   leaderOf(stream: string): Promise<NatsNode | undefined>
   /** Waits until a stream has a leader. Rejects after a minute. */
   waitForLeader(stream: string): Promise<NatsNode>
-  /** Waits until all replicas of a stream follow one leader and have all that it had. Rejects after a minute. */
-  waitUntilWhole(stream: string): Promise<void>
+  /**
+   * Waits until so many replicas of a stream, one on each node unless told otherwise, follow one leader and have all that
+   * it had. Rejects after a minute.
+   */
+  waitUntilWhole(stream: string, replicas?: number): Promise<void>
   /** Stops all nodes, and deletes what they stored and their network. */
   stop(): Promise<void>
 }
@@ -223,9 +226,9 @@ function clusterOf(nodes: readonly NatsNode[], network: Network | undefined): Om
     heal: () => network?.heal(),
     leaderOf,
     waitForLeader: (stream) => until(`a leader of ${stream}`, () => leaderOf(stream)),
-    async waitUntilWhole(stream) {
+    async waitUntilWhole(stream, count = nodes.length) {
       let wanted = Number.POSITIVE_INFINITY
-      await until(`all replicas of ${stream}`, async () => {
+      await until(`${count} replicas of ${stream}`, async () => {
         const replicas = await replicasOf(nodes, stream)
         const leader = leaderAmong(nodes, replicas)
         const led = leader && replicas.get(leader)
@@ -234,7 +237,7 @@ function clusterOf(nodes: readonly NatsNode[], network: Network | undefined): Om
         const reached = all.every(({ cluster, state }) => cluster.leader === leader.name && state.last_seq >= wanted)
         const followers = led.cluster.replicas ?? []
         const current = followers.every((follower) => follower.current && !follower.offline)
-        const complete = all.length === led.config.num_replicas && followers.length === all.length - 1
+        const complete = all.length === count && followers.length === count - 1
         // Compared with what the leader has had before, for it may go on.
         wanted = led.state.last_seq
         return complete && current && reached ? true : undefined
