@@ -53,8 +53,11 @@ export interface NatsCluster {
   leaderOf(stream: string): Promise<NatsNode | undefined>
   /** Waits until a stream has a leader. Rejects after a minute. */
   waitForLeader(stream: string): Promise<NatsNode>
-  /** Waits until all replicas of a stream follow one leader and have all that it had. Rejects after a minute. */
-  waitUntilWhole(stream: string): Promise<void>
+  /**
+   * Waits until so many replicas of a stream, one on each node unless told otherwise, follow one leader and have all that
+   * it had. Rejects after a minute.
+   */
+  waitUntilWhole(stream: string, replicas?: number): Promise<void>
   /** Stops all nodes, and deletes what they stored and their network. */
   stop(): Promise<void>
 }
@@ -223,22 +226,27 @@ function clusterOf(nodes: readonly NatsNode[], network: Network | undefined): Om
     heal: () => network?.heal(),
     leaderOf,
     waitForLeader: (stream) => until(`a leader of ${stream}`, () => leaderOf(stream)),
-    async waitUntilWhole(stream) {
+    async waitUntilWhole(stream, count = nodes.length) {
       let wanted = Number.POSITIVE_INFINITY
-      await until(`all replicas of ${stream}`, async () => {
-        const replicas = await replicasOf(nodes, stream)
-        const leader = leaderAmong(nodes, replicas)
-        const led = leader && replicas.get(leader)
-        if (!led) return undefined
-        const all = [...replicas.values()]
-        const reached = all.every(({ cluster, state }) => cluster.leader === leader.name && state.last_seq >= wanted)
-        const followers = led.cluster.replicas ?? []
-        const current = followers.every((follower) => follower.current && !follower.offline)
-        const complete = all.length === led.config.num_replicas && followers.length === all.length - 1
-        // Compared with what the leader has had before, for it may go on.
-        wanted = led.state.last_seq
-        return complete && current && reached ? true : undefined
-      })
+      let seen = ''
+      await until(
+        () => `${count} replicas of ${stream}:${seen}`,
+        async () => {
+          const replicas = await replicasOf(nodes, stream)
+          const leader = leaderAmong(nodes, replicas)
+          seen = [...replicas].map(([node, replica]) => `\n  ${node.name}: ${shown(replica)}`).join('')
+          const led = leader && replicas.get(leader)
+          if (!led) return undefined
+          const all = [...replicas.values()]
+          const reached = all.every(({ cluster, state }) => cluster.leader === leader.name && state.last_seq >= wanted)
+          const followers = led.cluster.replicas ?? []
+          const current = followers.every((follower) => follower.current && !follower.offline)
+          const complete = all.length === count && followers.length === count - 1
+          // Compared with what the leader has had before, for it may go on.
+          wanted = led.state.last_seq
+          return complete && current && reached ? true : undefined
+        },
+      )
     },
   }
 }
@@ -284,6 +292,10 @@ async function replicasOf(nodes: readonly NatsNode[], stream: string): Promise<M
   return replicas
 }
 
+function shown({ cluster, state }: Replica): string {
+  return `up to ${state.last_seq}, ${JSON.stringify(cluster)}`
+}
+
 function leaderAmong(nodes: readonly NatsNode[], replicas: ReadonlyMap<NatsNode, Replica>): NatsNode | undefined {
   return nodes.find((node) => {
     const own = replicas.get(node)
@@ -294,12 +306,14 @@ function leaderAmong(nodes: readonly NatsNode[], replicas: ReadonlyMap<NatsNode,
 }
 
 /** Asks again and again until there is an answer, and rejects after a minute without. */
-async function until<T>(what: string, ask: () => Promise<T | undefined>, pause = 25): Promise<T> {
+async function until<T>(what: string | (() => string), ask: () => Promise<T | undefined>, pause = 25): Promise<T> {
   const deadline = performance.now() + patience
   for (;;) {
     const answer = await ask()
     if (answer !== undefined) return answer
-    if (performance.now() > deadline) throw new Error(`Waited ${patience / 1000} s in vain for ${what}.`)
+    if (performance.now() > deadline) {
+      throw new Error(`Waited ${patience / 1000} s in vain for ${typeof what === 'string' ? what : what()}`)
+    }
     await setTimeout(pause)
   }
 }

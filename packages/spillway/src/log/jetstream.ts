@@ -376,6 +376,8 @@ class StreamLog implements JetStreamLog {
   /** Sees whether this is still the stream that was opened, and whether what it has was read. */
   async #lookNow(): Promise<void> {
     if (this.#engine.connection.isClosed()) return this.#over(new Error('the connection to the engine was closed'))
+    // Before it is asked: while the answer is under way more is written and read.
+    const read = this.#tail.seq
     const info = await this.#engine.info()
     if (this.#closed) return
     if (!info) return this.#over(new Error(`the stream ${this.stream} was removed`))
@@ -384,7 +386,7 @@ class StreamLog implements JetStreamLog {
     }
     const { last_seq: newest } = info.state
     const isSure = info.cluster === undefined || Boolean(info.cluster.leader)
-    this.#looksLost = isSure && newest < this.#tail.seq ? this.#looksLost + 1 : 0
+    this.#looksLost = isSure && newest < read ? this.#looksLost + 1 : 0
     if (this.#looksLost >= looksUntilLost) await this.#renew(newest)
     this.#tail.check(newest)
     this.#messageBytes = messageBytesOf(info)

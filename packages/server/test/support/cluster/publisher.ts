@@ -16,6 +16,8 @@ export interface PublisherOptions {
   readonly random: Random
   readonly observations: Observations
   readonly onAcknowledged: (acknowledgement: Acknowledgement) => void
+  /** Told of each lost answer: what there was instead. */
+  readonly onLost: (server: Server, what: string) => void
   /** Ends it, once its last batch is settled. */
   readonly signal: AbortSignal
 }
@@ -53,14 +55,14 @@ function eventsOf(id: string, count: number) {
 
 type Answer =
   | { readonly kind: 'stored'; readonly index: number }
-  | { readonly kind: 'lost' }
+  | { readonly kind: 'lost'; readonly what: string }
   | { readonly kind: 'refused'; readonly reason: string }
 
 async function publish(
   publisher: string,
   id: string,
   body: string,
-  { servers, random, observations, onAcknowledged }: Omit<PublisherOptions, 'name' | 'signal'>,
+  { servers, random, observations, onAcknowledged, onLost }: Omit<PublisherOptions, 'name' | 'signal'>,
 ): Promise<void> {
   let server = random.pick(servers)
   for (;;) {
@@ -75,6 +77,7 @@ async function publish(
       observations.refused(id, answer.reason)
       return
     }
+    onLost(server, answer.what)
     if (random.oneIn(givesUpOneIn)) return
     await setTimeout(pauseAfterLossMs)
     server = random.pick(servers.filter((other) => other !== server))
@@ -92,9 +95,10 @@ async function attempt(server: Server, id: string, body: string): Promise<Answer
     const text = await response.text()
     if (response.ok) return { kind: 'stored', index: (JSON.parse(text) as { index: number }).index }
     const mayComeBack = response.status >= 500 || response.status === 429
-    return mayComeBack ? { kind: 'lost' } : { kind: 'refused', reason: `${response.status} ${text}` }
-  } catch {
+    const what = `${response.status} ${text}`
+    return mayComeBack ? { kind: 'lost', what } : { kind: 'refused', reason: what }
+  } catch (error) {
     // The server ended, or did not answer in time.
-    return { kind: 'lost' }
+    return { kind: 'lost', what: String(error) }
   }
 }

@@ -32,7 +32,9 @@ export class Server {
   /** Starts it, and resolves once it listens. */
   async start(): Promise<void> {
     this.#program = new Program(this.#t, this.#args)
-    await this.#program.stdout.line(/http:\/\//)
+    await this.#program.stdout.line(/http:\/\//).catch((cause) => {
+      throw new Error(`${this.name} did not start:\n${this.output}`, { cause })
+    })
   }
 
   /** Ends it as a crash does. */

@@ -19,6 +19,7 @@ export class Traffic {
   readonly #endOfReading = new AbortController()
   readonly #publishing: Promise<unknown>
   readonly #last = new Map<Server, Acknowledgement>()
+  readonly #lost = new Map<Server, string>()
   #failure: unknown
   #lastWrite = performance.now()
   #pause = 0
@@ -48,6 +49,7 @@ export class Traffic {
           random: new Random(seed + 1 + number),
           observations: this.observations,
           onAcknowledged: (acknowledgement) => this.#acknowledged(acknowledgement),
+          onLost: (server, what) => this.#lost.set(server, what),
           signal: this.#endOfWriting.signal,
         }),
       ),
@@ -127,9 +129,10 @@ export class Traffic {
     const now = performance.now()
     const servers = this.#servers.map((server) => {
       const last = this.#last.get(server)
-      return `${server.name} wrote ${last ? `${Math.round(now - last.at)} ms ago` : 'nothing'}`
+      const lost = this.#lost.get(server) ?? 'nothing'
+      return `${server.name} wrote ${last ? `${Math.round(now - last.at)} ms ago` : 'nothing'}, last lost: ${lost}`
     })
     const readers = this.readers.map(({ record }) => `${record.name} is at ${record.position}`)
-    return [`Acknowledged up to ${this.observations.newest}`, ...servers, ...readers].join('; ')
+    return [`Acknowledged up to ${this.observations.newest}`, ...servers, ...readers].join('\n  ')
   }
 }
