@@ -212,6 +212,7 @@ export class Writer {
 
   /** Sends again what was not stored, until all of it is settled. */
   async #store(window: readonly Job[]): Promise<void> {
+    const { engine } = this.#host
     let rest = window
     let losses = 0
     let pauses = 0
@@ -223,7 +224,8 @@ export class Writer {
       rest = rest.filter((job) => !job.isSettled)
       losses = isConflict ? losses + 1 : 0
       if (!problem) continue
-      const now = performance.now()
+      // Nothing can come any more of what waits, once the connection was closed for good.
+      const now = engine.connection.isClosed() ? Number.POSITIVE_INFINITY : performance.now()
       this.#giveUp(
         [...rest, ...this.#queue].filter(({ deadline }) => deadline < now),
         problem,
