@@ -1,6 +1,7 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import type { BrokerStatus } from 'spillway'
 import type { Denial } from 'spillway/node'
+import type { Engine } from './engine/engine.ts'
 
 /** What a thread that serves HTTP has open. */
 export interface ThreadCounts {
@@ -26,10 +27,13 @@ export interface Counted {
 export class Metrics implements Counted {
   readonly #denied = new Map<string, number>()
   readonly #delay = monitorEventLoopDelay({ resolution: 20 })
+  readonly #engine: Pick<Engine, 'state'> | undefined
   #errors = 0
   #badRequests = 0
 
-  constructor() {
+  /** `engine`: what keeps the history, if it is not this machine. */
+  constructor(engine?: Pick<Engine, 'state'>) {
+    this.#engine = engine
     this.#delay.enable()
   }
 
@@ -63,6 +67,7 @@ export class Metrics implements Counted {
       ...gauge('spillway_buffer_bytes', 'UTF-8 bytes of payloads and names in memory.', bytes),
       ...gauge('spillway_newest_index', 'Index of the newest batch.', newestIndex),
       ...gauge('spillway_floor_index', 'Newest index that is no longer kept.', floor),
+      ...this.#engineLines(),
       ...gauge('process_resident_memory_bytes', 'Resident memory.', rss),
       ...gauge('nodejs_heap_used_bytes', 'Used heap.', heapUsed),
       ...gauge(
@@ -78,6 +83,16 @@ export class Metrics implements Counted {
       `spillway_bad_requests_total ${this.#badRequests}`,
     ]
     return `${lines.join('\n')}\n`
+  }
+
+  #engineLines(): string[] {
+    if (!this.#engine) return []
+    const { isConnected, reconnects } = this.#engine.state
+    return [
+      ...gauge('spillway_log_connected', 'Whether the engine that keeps the log answers.', isConnected ? 1 : 0),
+      ...head('spillway_log_reconnects_total', 'counter', 'Times that the engine came back.'),
+      `spillway_log_reconnects_total ${reconnects}`,
+    ]
   }
 
   close(): void {

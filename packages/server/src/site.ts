@@ -2,8 +2,9 @@ import { createServer as createHttpServer, type IncomingMessage, type Server, ty
 import { createServer as createHttpsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { type AnyBroker, Permit, SpillwayError } from 'spillway'
-import { type Denial, type HandlerOptions, type HandlerState, toNodeHandler } from 'spillway/node'
+import { type AnyBroker, type Broker, Permit, SpillwayError } from 'spillway'
+import { createHandlerState, type Denial, type HandlerOptions, type HandlerState, toNodeHandler } from 'spillway/node'
+import type { SharedLog } from 'spillway/shared'
 import { attachWebSocket } from 'spillway/websocket'
 import { WebSocketServer } from 'ws'
 import type { Authenticator } from './auth/authenticator.ts'
@@ -47,6 +48,8 @@ export interface SiteParts {
   readonly counted: Counted
   /** What is scraped. */
   readonly metrics: () => string | Promise<string>
+  /** Why nothing can be published now, for `GET /readyz`; `undefined`: it can. */
+  readonly problem: () => string | undefined | Promise<string | undefined>
   readonly log: ServerLog
 }
 
@@ -58,10 +61,18 @@ export interface ListenOptions {
   readonly isShared?: boolean
 }
 
+/** A broker of the history that follows one which is over, and its log where other threads have that, too. */
+export interface NextHistory {
+  readonly broker: Broker
+  readonly shared: SharedLog | undefined
+}
+
 /** The HTTP faces of a broker and the page that shows it, on one port. */
 export interface Site {
   /** Resolves with where it listens; rejects if it cannot. */
   listen(options: ListenOptions): Promise<AddressInfo>
+  /** Serves another history, on the same port, once the broker of the one before was closed. */
+  serve(next: NextHistory): void
   /** Accepts nobody any more, ends the broker, and waits for the connections; what is open after `grace` milliseconds is cut. */
   close(grace: number): Promise<void>
 }
@@ -75,10 +86,12 @@ const requestLimits = { headersTimeout: 10_000, requestTimeout: 60_000, connecti
 
 /** Throws the library's `CONFIG` for a bad option. */
 export function createSite(parts: SiteParts, { hosts: names, ...faces }: SiteOptions): Site {
-  const { broker, rightsOf, certificate, state, admit, counted, log } = parts
+  const { rightsOf, certificate, admit, counted, log } = parts
+  let { broker } = parts
   const handling = {
     ...faces,
-    state,
+    // Places, tickets and rates outlive a history.
+    state: parts.state ?? createHandlerState(broker, faces),
     compileFilter,
     onError(error: unknown) {
       counted.failed()
@@ -90,7 +103,7 @@ export function createSite(parts: SiteParts, { hosts: names, ...faces }: SiteOpt
       log.warn(`Denied: ${action} for ${subject} at ${address}, ${code}`, { ...denial })
     },
   }
-  const answer = toNodeHandler(broker, handling)
+  let answer = toNodeHandler(broker, handling)
   const showPage = createPage()
   let hosts = new Hosts('', names)
   let closed: Promise<void> | undefined
@@ -101,6 +114,7 @@ export function createSite(parts: SiteParts, { hosts: names, ...faces }: SiteOpt
     response.on('close', () => closed && http.closeIdleConnections())
     if (!hosts.has(request.headers.host)) misdirect(request, response)
     else if (pathOf(request) === '/metrics') showMetrics(request, response)
+    else if (pathOf(request) === '/readyz') showReadiness(request, response)
     else if (!showPage(request, response)) answer(request, response)
   }
   const http: Server = certificate
@@ -134,6 +148,16 @@ export function createSite(parts: SiteParts, { hosts: names, ...faces }: SiteOpt
     response.end(request.method === 'HEAD' ? undefined : text)
   }
 
+  /** For load balancers. Whoever reads here is not cut off by it, and those who come all the same are answered. */
+  const showReadiness = async (request: IncomingMessage, response: ServerResponse) => {
+    const problem = closed ? 'The server is going away.' : await parts.problem()
+    response.writeHead(problem ? 503 : 200, {
+      'content-type': 'text/plain; charset=utf-8',
+      'cache-control': 'no-store',
+    })
+    response.end(request.method === 'HEAD' ? undefined : `${problem ?? 'ok'}\n`)
+  }
+
   const { maxBody, maxBatch, maxPayload, maxPublishRate, ...streaming } = handling
   const webSockets = new WebSocketServer({
     server: http,
@@ -144,7 +168,7 @@ export function createSite(parts: SiteParts, { hosts: names, ...faces }: SiteOpt
   })
   // It passes on what the server under it cannot do, which `listen` rejects with.
   webSockets.on('error', () => {})
-  attachWebSocket(broker, webSockets, streaming)
+  let detach = attachWebSocket(broker, webSockets, streaming)
 
   const shutDown = async (grace: number) => {
     const ended = new Promise((resolve) => http.close(resolve))
@@ -163,6 +187,13 @@ export function createSite(parts: SiteParts, { hosts: names, ...faces }: SiteOpt
       hosts = new Hosts(host, names)
       await listening(http, { port, host, reusePort: isShared })
       return http.address() as AddressInfo
+    },
+    serve(next) {
+      if (closed) return void next.broker.close()
+      broker = next.broker
+      answer = toNodeHandler(broker, handling)
+      detach()
+      detach = attachWebSocket(broker, webSockets, streaming)
     },
     close(grace) {
       closed ??= shutDown(grace)

@@ -29,7 +29,8 @@ async function threadsOf(t: TestContext, options: SiteOptions = {}) {
   const broker = createBroker({ log: history })
   const metrics = new Metrics()
   const buffer = { capacity: 1000, maxBytes: undefined, maxAge: undefined }
-  const parts = { broker, history, auth: undefined, certificate: undefined, metrics, log: silentLog, buffer }
+  const problem = () => undefined
+  const parts = { broker, history, auth: undefined, certificate: undefined, metrics, problem, log: silentLog, buffer }
   const threads = new HttpThreads(2, { ...parts, maxConnections: 1000 }, options)
   t.after(() => {
     metrics.close()

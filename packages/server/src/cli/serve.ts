@@ -1,7 +1,8 @@
 import { availableParallelism } from 'node:os'
 import path from 'node:path'
-import { SpillwayError } from 'spillway'
+import { type Log, SpillwayError } from 'spillway'
 import { type SqliteLog, type SqliteLogOptions, sqliteLog } from 'spillway/log/sqlite'
+import type { Engine } from '../engine/engine.ts'
 import { isHostName } from '../hosts.ts'
 import { humanLog, jsonLog, type ServerLog } from '../log.ts'
 import { isLoopback } from '../loopback.ts'
@@ -11,6 +12,7 @@ import { accessOptions, openAccess } from './access.ts'
 import { type Command, defineCommand, type Values } from './command.ts'
 import { asDataFailure, dataFile, makeFolder, span } from './data-file.ts'
 import { Failure, quoted, UsageError } from './errors.ts'
+import { logPlaceOptions, logServeOptions, openEngine } from './log-options.ts'
 import { choice, duration, integer, size } from './values.ts'
 
 const mostMs = 2 ** 31 - 1
@@ -38,14 +40,20 @@ const options = {
     help: `Keep history on disk, in this directory, which is made if need be. Default: ${defaultData}`,
   },
   memory: { type: 'boolean', help: 'Keep history in memory only; it ends with the server.' },
+  ...logPlaceOptions,
+  ...logServeOptions,
   durability: {
     type: 'string',
     value: '<level>',
-    help: 'What history on disk survives: "power", a power cut; "process", the end of the server. Default: power',
+    help: 'What history survives: "power", a power cut; "process", the end of a process; with --log also "machine", the loss of one with its disk. Default: power; with --log machine for 3 replicas or more, else process',
   },
-  keep: { type: 'string', value: '<n>', help: 'Batches kept on disk. Default: no limit' },
-  'keep-bytes': { type: 'string', value: '<size>', help: 'Bytes of events kept on disk. Default: 1g' },
-  'keep-age': { type: 'string', value: '<time>', help: 'How long events are kept on disk. Default: no limit' },
+  keep: { type: 'string', value: '<n>', help: 'Batches kept on disk, or by --log. Default: no limit' },
+  'keep-bytes': { type: 'string', value: '<size>', help: 'Bytes of events kept on disk, or by --log. Default: 1g' },
+  'keep-age': {
+    type: 'string',
+    value: '<time>',
+    help: 'How long events are kept on disk, or by --log. Default: no limit',
+  },
   heartbeat: {
     type: 'string',
     value: '<time>',
@@ -133,6 +141,7 @@ export const serve: Command = defineCommand({
   notes: [
     'A <time> is in milliseconds, or written as 10s, 5m, 2h, 3d. A <size> is in bytes, or written as 512k, 64m, 1g.',
     'Memory holds the newest events and the disk what is older. One server at a time has a directory. `spillway inspect`, `export` and `import` work with it.',
+    'With --log any number of servers serve one history: publish to any, read from any, resume at another. What limits streams and rates, and tickets, each server has of its own. SPILLWAY_LOG says the same as --log and is not shown by `ps`.',
     'Without --auth whoever reaches the port reads and publishes. Tokens are made by `spillway token create`; docs/access.md says what they may do.',
     'SIGTERM or SIGINT (ctrl-C) tells readers to come back later and ends the server within 5 seconds; a second one ends it at once.',
   ],
@@ -140,6 +149,7 @@ export const serve: Command = defineCommand({
     'spillway serve --source host',
     'spillway serve --memory --port 8080 --capacity 100000 --max-age 2h',
     'spillway serve --data /var/lib/spillway --keep-age 30d',
+    'spillway serve --log nats://10.0.0.1:4222,nats://10.0.0.2:4222 --replicas 3',
     'spillway serve --auth tokens --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem',
     'spillway serve --auth jwt --jwt-issuer https://id.example/ --jwt-audience me --jwt-keys keys.json',
     'spillway serve --threads auto --max-connections 100000',
@@ -160,13 +170,13 @@ async function runServer(values: Values<typeof options>): Promise<number> {
   // Before anybody is told where it listens, since they may end it at once.
   const signalled = nextSignal()
   const access = await openAccess(values, log)
-  const history = await openHistory(values, log)
-  const server = createServer({ ...serverOptions, ...access, history, log })
+  const { history, engine, place } = await openHistory(values, log)
+  const server = createServer({ ...serverOptions, ...access, history, engine, log })
   const url = await server.listen({ port, host }).catch(async (error: unknown) => {
     await server.close()
     throw new Failure(listenProblem(error, host, port), { cause: error })
   })
-  announce(url, history, values.json, log)
+  announce(url, place, values.json, log)
   if (!isLoopback(host) && !access.auth) {
     log.warn(`Without access control, everybody who reaches ${host} on this port may read and publish`, { host })
   }
@@ -177,8 +187,23 @@ async function runServer(values: Values<typeof options>): Promise<number> {
   process.exit(0)
 }
 
+/** Where history is kept. */
+interface History {
+  readonly history: Log | undefined
+  readonly engine: Engine | undefined
+  /** For people; `undefined`: in memory. */
+  readonly place: string | undefined
+}
+
+async function openHistory(values: Values<typeof options>, log: ServerLog): Promise<History> {
+  const engine = await openEngine(values, log)
+  if (engine) return { history: undefined, engine, place: engine.place }
+  const history = await openDisk(values, log)
+  return { history, engine: undefined, place: history && path.resolve(history.path) }
+}
+
 /** Opens what `--data` names. Throws `Failure` that says why it cannot be used. */
-async function openHistory(values: Values<typeof options>, log: ServerLog): Promise<SqliteLog | undefined> {
+async function openDisk(values: Values<typeof options>, log: ServerLog): Promise<SqliteLog | undefined> {
   const { data = defaultData, memory, durability, keep, 'keep-bytes': keepBytes, 'keep-age': keepAge } = values
   if (memory) {
     for (const name of ['data', 'durability', 'keep', 'keep-bytes', 'keep-age'] as const) {
@@ -256,9 +281,9 @@ function threadsOf(value: string): number {
     : integer('--threads', value, 0, mostThreads)
 }
 
-function announce(url: string, history: SqliteLog | undefined, json: boolean, log: ServerLog): void {
+function announce(url: string, place: string | undefined, json: boolean, log: ServerLog): void {
   if (json) {
-    log.info('listening', { url, history: history?.path ?? null })
+    log.info('listening', { url, history: place ?? null })
     return
   }
   process.stdout.write(
@@ -267,7 +292,7 @@ function announce(url: string, history: SqliteLog | undefined, json: boolean, lo
       `  in a browser     ${url}/`,
       `  in a terminal    spillway tail --url ${url} --from earliest`,
       `  with curl        curl -N '${url}/v1/events?from=earliest'`,
-      `  history          ${history ? `in ${plain(path.resolve(history.path))}` : 'in memory, until the server ends'}`,
+      `  history          ${place === undefined ? 'in memory, until the server ends' : `in ${plain(place)}`}`,
     ].join('\n')}\n`,
   )
 }

@@ -11,6 +11,8 @@ export interface ThreadData {
   readonly log: SharedLogHandle
   /** The other end of the port that the log's owner has. */
   readonly port: MessagePort
+  /** By which it is told of the histories that come after that one, as {@link NextLog}. */
+  readonly logs: MessagePort
   readonly buffer: {
     readonly capacity: number
     readonly maxBytes: number | undefined
@@ -21,6 +23,9 @@ export interface ThreadData {
   readonly certificate: CertificatePair | undefined
   readonly connections: ConnectionCells
 }
+
+/** The log of another history. */
+export type NextLog = Pick<ThreadData, 'log' | 'port'>
 
 /** How many connections each thread has open, for all to see: a count that had to be asked for would come too late. */
 export interface ConnectionCells {
@@ -41,6 +46,7 @@ export interface MainCalls {
   redeemTicket(ticket: string): Promise<string | undefined>
   counts(): Promise<{ subscriptions: number; streams: number }>
   metrics(): Promise<string>
+  problem(): Promise<string | undefined>
   tell(level: 'info' | 'warn' | 'error', message: string, fields: LogFields): void
   denied(denial: Denial): void
   failed(): void

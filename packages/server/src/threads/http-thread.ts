@@ -1,22 +1,25 @@
 import { parentPort, workerData } from 'node:worker_threads'
-import { createBroker } from 'spillway'
+import { type Broker, createBroker } from 'spillway'
 import type { HandlerState } from 'spillway/node'
 import { openSharedLog } from 'spillway/shared'
 import { Listeners } from '../auth/listeners.ts'
 import type { LogFields, ServerLog } from '../log.ts'
 import { createSite } from '../site.ts'
 import type { Certificate, CertificatePair } from '../tls.ts'
-import { type ConnectionCells, connect, type MainCalls, type ThreadCalls, type ThreadData } from './calls.ts'
+import {
+  type ConnectionCells,
+  connect,
+  type MainCalls,
+  type NextLog,
+  type ThreadCalls,
+  type ThreadData,
+} from './calls.ts'
 
 // A thread that serves HTTP. It owns nothing: history, rights, places and tickets are the main thread's.
 if (!parentPort) throw new Error('This is a thread of `spillway serve --threads`.')
 const data = workerData as ThreadData
 const replaced = new Listeners<CertificatePair>()
-const broker = createBroker({
-  ...data.buffer,
-  log: openSharedLog(data.log, data.port),
-  authorize: data.hasAuth ? ({ token }) => main.rightsOf(token) : undefined,
-})
+let broker = brokerOf(data)
 
 const local: ThreadCalls = {
   listen: async (options) => (await site.listen(options)).port,
@@ -39,10 +42,24 @@ const site = createSite(
       badRequest: () => void main.badRequest(),
     },
     metrics: () => main.metrics(),
+    problem: () => main.problem(),
     log: remoteLog(),
   },
   data.site,
 )
+
+data.logs.on('message', (next: NextLog) => {
+  broker = brokerOf(next)
+  site.serve({ broker, shared: undefined })
+})
+
+function brokerOf({ log, port }: NextLog): Broker {
+  return createBroker({
+    ...data.buffer,
+    log: openSharedLog(log, port),
+    authorize: data.hasAuth ? ({ token }) => main.rightsOf(token) : undefined,
+  })
+}
 
 function state(): HandlerState {
   return {

@@ -1,7 +1,7 @@
 import type { AddressInfo } from 'node:net'
 import { createServer } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
-import { MessageChannel, Worker } from 'node:worker_threads'
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
 import type { BirpcReturn } from 'birpc'
 import { type Broker, SpillwayError } from 'spillway'
 import { createHandlerState, type HandlerState, type Place } from 'spillway/node'
@@ -9,9 +9,9 @@ import type { SharedLog } from 'spillway/shared'
 import type { Authenticator } from '../auth/authenticator.ts'
 import type { ServerLog } from '../log.ts'
 import type { Metrics, ThreadCounts } from '../metrics.ts'
-import type { ListenOptions, Site, SiteOptions } from '../site.ts'
+import type { ListenOptions, NextHistory, Site, SiteOptions, SiteParts } from '../site.ts'
 import type { Certificate } from '../tls.ts'
-import { connect, type MainCalls, type ThreadCalls, type ThreadData } from './calls.ts'
+import { connect, type MainCalls, type NextLog, type ThreadCalls, type ThreadData } from './calls.ts'
 
 export interface HttpThreadsParts {
   readonly broker: Broker
@@ -20,6 +20,7 @@ export interface HttpThreadsParts {
   readonly auth: Authenticator | undefined
   readonly certificate: Certificate | undefined
   readonly metrics: Metrics
+  readonly problem: SiteParts['problem']
   readonly log: ServerLog
   /** Connections that all threads together may have open. */
   readonly maxConnections: number
@@ -37,6 +38,8 @@ const countPatience = 500
 /** One thread, and what it has taken. */
 interface Running {
   readonly worker: Worker
+  /** By which it gets the logs of later histories. */
+  readonly logs: MessagePort
   readonly calls: BirpcReturn<ThreadCalls, MainCalls>
   readonly places: Places
   readonly startedAt: number
@@ -55,7 +58,7 @@ interface Places {
  * kernel gives them; what was published meanwhile is in the log, which this thread owns.
  */
 export class HttpThreads implements Site {
-  readonly #parts: HttpThreadsParts
+  #parts: HttpThreadsParts
   readonly #options: SiteOptions
   readonly #state: HandlerState
   readonly #cells: Int32Array
@@ -100,6 +103,18 @@ export class HttpThreads implements Site {
     return address
   }
 
+  serve({ broker, shared }: NextHistory): void {
+    if (this.#closed) return void broker.close()
+    const history = shared as SharedLog
+    this.#parts = { ...this.#parts, broker, history }
+    for (const running of this.#running) {
+      if (!running) continue
+      const { port1, port2 } = new MessageChannel()
+      const next: NextLog = { log: history.connect(port1), port: port2 }
+      running.logs.postMessage(next, [port2])
+    }
+  }
+
   close(grace: number): Promise<void> {
     this.#closed ??= this.#shutDown(grace)
     return this.#closed
@@ -140,9 +155,11 @@ export class HttpThreads implements Site {
   async #start(number: number): Promise<void> {
     const { history, certificate, auth, maxConnections, buffer, log } = this.#parts
     const { port1, port2 } = new MessageChannel()
+    const logs = new MessageChannel()
     const data: ThreadData = {
       log: history.connect(port1),
-      port: port2 as unknown as ThreadData['port'],
+      port: port2,
+      logs: logs.port2,
       buffer,
       site: this.#options,
       hasAuth: auth !== undefined,
@@ -153,11 +170,11 @@ export class HttpThreads implements Site {
     const worker = new Worker(new URL('./http-thread.js', import.meta.url), {
       name: `http ${number + 1}`,
       workerData: data,
-      transferList: [port2],
+      transferList: [port2, logs.port2],
     })
     const places: Places = { byNumber: new Map(), isOver: false }
     const calls = connect<ThreadCalls, MainCalls>(worker, this.#callsFor(places))
-    const running: Running = { worker, calls, places, startedAt: performance.now(), subscriptions: 0 }
+    const running: Running = { worker, logs: logs.port1, calls, places, startedAt: performance.now(), subscriptions: 0 }
     this.#running[number] = running
     let failure: unknown
     worker.on('error', (error) => {
@@ -167,6 +184,7 @@ export class HttpThreads implements Site {
       worker.once('exit', (code) => {
         const error = failure ?? new Error(`It ended with code ${code}.`)
         calls.$close(error as Error)
+        logs.port1.close()
         places.isOver = true
         for (const place of places.byNumber.values()) place.free()
         places.byNumber.clear()
@@ -203,7 +221,7 @@ export class HttpThreads implements Site {
   }
 
   #callsFor(places: Places): MainCalls {
-    const { auth, log, metrics, broker } = this.#parts
+    const { auth, log, metrics, problem } = this.#parts
     const state = this.#state
     return {
       rightsOf: async (token) => {
@@ -225,7 +243,8 @@ export class HttpThreads implements Site {
       issueTicket: async (token) => state.issueTicket(token),
       redeemTicket: async (ticket) => state.redeemTicket(ticket),
       counts: async () => sum(await this.counts()),
-      metrics: async () => metrics.text(broker.status, await this.counts()),
+      metrics: async () => metrics.text(this.#parts.broker.status, await this.counts()),
+      problem: async () => problem(),
       tell: (level, message, fields) => log[level](message, fields),
       denied: (denial) => metrics.denied(denial),
       failed: () => metrics.failed(),

@@ -69,7 +69,7 @@ export class Program {
   readonly child: ChildProcess
 
   constructor(t: TestContext, args: readonly string[], { env = {}, input, cwd }: ProgramOptions = {}) {
-    const { SPILLWAY_URL: _url, SPILLWAY_TOKEN: _token, ...inherited } = process.env
+    const { SPILLWAY_URL: _url, SPILLWAY_TOKEN: _token, SPILLWAY_LOG: _log, ...inherited } = process.env
     const child = spawn(process.execPath, [bin, ...args], { cwd, env: { ...inherited, ...env } })
     this.child = child
     this.stdout = new Output(child.stdout)
@@ -110,7 +110,7 @@ export async function run(
 /** Starts `spillway serve`, on any free port and in memory unless `args` say otherwise, and waits until it listens. */
 export async function serve(t: TestContext, ...args: string[]): Promise<{ server: Program; url: string }> {
   const port = args.includes('--port') ? [] : ['--port', '0']
-  const memory = args.includes('--data') ? [] : ['--memory']
+  const memory = args.includes('--data') || args.includes('--log') ? [] : ['--memory']
   const { SPILLWAY_TEST_THREADS: count } = process.env
   const threads = count === undefined ? [] : ['--threads', count]
   const server = new Program(t, ['serve', ...port, ...memory, ...threads, ...args])

@@ -48,6 +48,8 @@ export interface JetStreamLog extends Log {
   readonly stream: string
   /** What was found to hold when it was opened. */
   readonly durability: JetStreamDurability
+  /** Why the engine did not answer when the stream was last looked at, which is about every second. `undefined`: it did. */
+  readonly failure: Error | undefined
   /** Resolves with the reason when this history has ended though nobody closed it: its stream was removed, or made anew. */
   readonly ended: Promise<Error>
 }
@@ -169,6 +171,7 @@ class StreamLog implements JetStreamLog {
   #messageBytes: number
   #end: (reason: Error) => void = ignore
   #hasEnded = false
+  #failure: Error | undefined
   #looksLost = 0
   #catchingUp: Promise<void> | undefined
   #look: ReturnType<typeof setTimeout>
@@ -231,6 +234,10 @@ class StreamLog implements JetStreamLog {
 
   get last(): number {
     return this.#last
+  }
+
+  get failure(): Error | undefined {
+    return this.#failure
   }
 
   append(batches: readonly PendingBatch[], options: AppendOptions = {}): Promise<Appended> {
@@ -366,7 +373,7 @@ class StreamLog implements JetStreamLog {
 
   #lookLater(): ReturnType<typeof setTimeout> {
     const timer = setTimeout(async () => {
-      await this.#lookNow().catch(ignore)
+      this.#failure = await this.#lookNow().catch(asError)
       if (!this.#closed && !this.#hasEnded) this.#look = this.#lookLater()
     }, lookMs)
     timer.unref?.()
@@ -374,7 +381,7 @@ class StreamLog implements JetStreamLog {
   }
 
   /** Sees whether this is still the stream that was opened, and whether what it has was read. */
-  async #lookNow(): Promise<void> {
+  async #lookNow(): Promise<undefined> {
     if (this.#engine.connection.isClosed()) return this.#over(new Error('the connection to the engine was closed'))
     // Before it is asked: while the answer is under way more is written and read.
     const read = this.#tail.seq
@@ -399,7 +406,7 @@ class StreamLog implements JetStreamLog {
     this.#over(new Error(`the stream ${this.stream} ends at ${newest}, but ${this.#tail.seq} was acknowledged`))
   }
 
-  #over(reason: Error): void {
+  #over(reason: Error): undefined {
     if (this.#hasEnded) return
     this.#hasEnded = true
     this.#writer.fail(engineFailure('This history has ended. The events were not stored.', reason))

@@ -130,7 +130,8 @@ class LogView implements Log {
   close(): Promise<void> {
     this.#closed ??= Promise.allSettled(this.#appends).then(() => {
       this.#hasEnded = true
-      this.#owner.end(closedError)
+      // Only reads still wait.
+      this.#owner.end(closedError, closedError)
     })
     return this.#closed
   }

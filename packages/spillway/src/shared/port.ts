@@ -51,10 +51,10 @@ export class Caller {
     })
   }
 
-  /** Rejects what is asked from now on with `failure`, and what waits for an answer: nobody knows what came of it. */
-  end(failure: () => SpillwayError): void {
+  /** Rejects what is asked from now on with `failure`, and what waits with `lost`, by default that nobody knows what came of it. */
+  end(failure: () => SpillwayError, lost: () => SpillwayError = unanswered): void {
     this.#failure ??= failure
-    for (const { reject } of this.#waiting.values()) reject(unanswered())
+    for (const { reject } of this.#waiting.values()) reject(lost())
     this.#waiting.clear()
     this.#port.close()
   }

@@ -66,6 +66,8 @@ class OwnedLog implements SharedLog {
   /** Counts the changes of rights, and remembers the newest revocations. */
   #changes = 0
   #revoked: { readonly number: number; readonly subject: string }[] = []
+  /** The connection whose change of rights the log is being told of, 0 for this thread and for other servers. */
+  #announcer = 0
   #willShow = false
   #awaited: { readonly index: number; resolve(): void }[] = []
   #closed: Promise<void> | undefined
@@ -81,7 +83,11 @@ class OwnedLog implements SharedLog {
     this.#writer.beginAfter(log.last)
     this.#write('', log.last, recordType.open)
     this.#show()
-    this.#stopFollowing = log.follow((batch) => this.#take(batch))
+    this.#stopFollowing = log.follow((batch) => this.#take(batch), {
+      missed: (upTo) => this.#pass(upTo),
+      rights: (change) => this.#note(change, this.#announcer),
+      ended: () => void this.close(),
+    })
   }
 
   get epoch(): string {
@@ -109,7 +115,7 @@ class OwnedLog implements SharedLog {
   }
 
   follow(listener: (batch: StoredBatch) => void, news?: LogNews): () => void {
-    const stop = this.#log.follow(listener)
+    const stop = this.#log.follow(listener, news)
     if (news) this.#news.add(news)
     return () => {
       stop()
@@ -142,6 +148,7 @@ class OwnedLog implements SharedLog {
   async #shutDown(): Promise<void> {
     await this.#log.close()
     this.#stopFollowing()
+    this.#settle(Number.POSITIVE_INFINITY)
     this.#write('', this.#writer.index, recordType.closed)
     this.#writer.publish()
     this.#bell.close()
@@ -156,7 +163,7 @@ class OwnedLog implements SharedLog {
       case 'append': {
         const appended = await this.#log.append(decodePending(call.batches), call.options)
         // Whoever asked finds it in the ring once the answer is there.
-        await this.#written(appended.indexes.at(-1) ?? 0)
+        await this.#written(Math.min(appended.indexes.at(-1) ?? 0, this.#log.last))
         this.#show()
         return appended
       }
@@ -178,6 +185,22 @@ class OwnedLog implements SharedLog {
 
   /** `from`: the number of the connection by which it came, 0 for this thread. */
   #tell(change: RightsChange, from: number): void {
+    if (!this.#log.announce) {
+      this.#note(change, from)
+      for (const news of this.#news) news.rights(change)
+      return
+    }
+    // It tells those who follow it before it returns, this one and the brokers of this thread among them.
+    this.#announcer = from
+    try {
+      this.#log.announce(change)
+    } finally {
+      this.#announcer = 0
+    }
+  }
+
+  /** Tells the other threads. */
+  #note(change: RightsChange, from: number): void {
     const number = ++this.#changes
     const { subject, isRevoked } = change
     if (isRevoked && subject !== undefined) this.#revoked.push({ number, subject })
@@ -186,7 +209,13 @@ class OwnedLog implements SharedLog {
     const note: RightsNote = { number, from: isLong ? 0 : from, ...(isLong ? askedFor : change) }
     this.#write(JSON.stringify(note), this.#writer.index, recordType.rights)
     this.#show()
-    for (const news of this.#news) news.rights(change)
+  }
+
+  /** The log did not tell of the batches up to `upTo`: they can be read. */
+  #pass(upTo: number): void {
+    this.#write('', upTo, recordType.gap)
+    this.#showSoon()
+    this.#settle(upTo)
   }
 
   #take({ events, index }: StoredBatch): void {
@@ -199,16 +228,23 @@ class OwnedLog implements SharedLog {
       if (!(error instanceof SpillwayError) || error.code !== 'TOO_LARGE') throw error
       this.#write('', index, recordType.gap)
     }
-    if (!this.#willShow) {
-      this.#willShow = true
-      microtask(() => this.#show())
-    }
+    this.#showSoon()
+    this.#settle(index)
+  }
+
+  #settle(index: number): void {
     while (this.#awaited[0] && this.#awaited[0].index <= index) this.#awaited.shift()?.resolve()
   }
 
   #written(index: number): Promise<void> | undefined {
     if (index <= this.#writer.index || this.#closed) return undefined
     return new Promise((resolve) => this.#awaited.push({ index, resolve }))
+  }
+
+  #showSoon(): void {
+    if (this.#willShow) return
+    this.#willShow = true
+    microtask(() => this.#show())
   }
 
   #show(): void {

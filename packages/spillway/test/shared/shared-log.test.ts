@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { type TestContext, test } from 'node:test'
 import { MessageChannel, Worker } from 'node:worker_threads'
 import { type Broker, type BrokerOptions, createBroker } from '../../src/core/broker.ts'
+import type { Appended, Log, LogNews, LogPage, LogStart, RightsChange } from '../../src/core/log.ts'
 import { type MemoryLogOptions, memoryLog } from '../../src/core/memory-log.ts'
 import { everything } from '../../src/core/rights.ts'
 import type { Subscription } from '../../src/core/subscription.ts'
@@ -189,6 +190,123 @@ test("whoever waits for a publish when the owner's thread dies is told that it m
   const waiting = broker.publish(event('a'))
   const refused = assert.rejects(waiting, { code: 'LOG_FAILED', message: /may have been stored/ })
   await Promise.all([refused, worker.terminate()])
+})
+
+/** A log that an engine keeps, of which the test says what it tells beside batches, and what it tells of at all. */
+class DistantLog implements Log {
+  readonly #inner = memoryLog({ capacity: 10_000 })
+  readonly #news = new Set<LogNews>()
+  readonly announced: RightsChange[] = []
+  isSilent = false
+
+  get epoch(): string {
+    return this.#inner.epoch
+  }
+
+  get floor(): number {
+    return this.#inner.floor
+  }
+
+  get last(): number {
+    return this.#inner.last
+  }
+
+  append(...args: Parameters<Log['append']>): Promise<Appended> {
+    return this.#inner.append(...args)
+  }
+
+  read(after: number, limit: number): Promise<LogPage> {
+    return this.#inner.read(after, limit)
+  }
+
+  locate(start: LogStart): Promise<number> {
+    return this.#inner.locate(start)
+  }
+
+  follow(listener: Parameters<Log['follow']>[0], news?: LogNews): () => void {
+    if (news) this.#news.add(news)
+    return this.#inner.follow((batch) => this.isSilent || listener(batch))
+  }
+
+  announce(change: RightsChange): void {
+    this.announced.push(change)
+    this.tell((news) => news.rights(change))
+  }
+
+  tell(what: (news: LogNews) => void): void {
+    for (const news of this.#news) what(news)
+  }
+
+  close(): Promise<void> {
+    return this.#inner.close()
+  }
+}
+
+/** A log at a distance, a broker of the thread that has it and one of another thread. */
+function distant(t: TestContext, options: BrokerOptions = {}) {
+  const distance = new DistantLog()
+  const log = shareLog(distance, { bytes: 65_536 })
+  const { port1, port2 } = new MessageChannel()
+  const owner = createBroker({ log, ...options })
+  const view = createBroker({ log: openSharedLog(log.connect(port1), port2), ...options })
+  t.after(() => Promise.all([owner.close(), view.close()]))
+  return { distance, owner, view }
+}
+
+test('batches that a log at a distance did not tell of are read by all threads, and nobody misses them', async (t) => {
+  const { distance, owner, view } = distant(t)
+  const readers = [owner.subscribe(), view.subscribe()]
+  await publish(owner, 'a')
+  distance.isSilent = true
+  await publish(owner, 'b', 'c')
+  distance.isSilent = false
+  distance.tell((news) => news.missed(3))
+  await publish(owner, 'd')
+  for (const reader of readers) assert.deepEqual(await shapes(reader), [['a'], ['b'], ['c'], ['d']])
+})
+
+test('changes of rights that come by the log reach all threads, before what is published after them', async (t) => {
+  const withdrawn = new Set<string>()
+  const authorize = ({ token }: { token: string }) => {
+    if (withdrawn.has(token)) throw new Error('no more')
+    return { ...everything, subject: token }
+  }
+  const { distance, owner, view } = distant(t, { authorize })
+  const readers = ['gone', 'asked', 'stays'].flatMap((token) => [owner.subscribe({ token }), view.subscribe({ token })])
+  await Promise.all(readers.map(({ ready }) => ready))
+  await publish(owner, 'before')
+  for (const reader of readers) assert.equal((await reader.next()).events[0]?.key, 'before')
+  withdrawn.add('asked')
+  distance.tell((news) => news.rights({ subject: 'gone', isRevoked: true }))
+  distance.tell((news) => news.rights({ subject: 'asked', isRevoked: false }))
+  await publish(owner, 'after')
+  for (const [n, reader] of readers.entries()) {
+    if (n < 4) await assert.rejects(reader.next(), { code: 'REVOKED' })
+    else assert.equal((await reader.next()).events[0]?.key, 'after')
+  }
+})
+
+test('what a thread announces is announced by the log, once, and reaches all threads', async (t) => {
+  const { distance, owner, view } = distant(t, { authorize: ({ token }) => ({ ...everything, subject: token }) })
+  const readers = ['a', 'b'].flatMap((token) => [owner.subscribe({ token }), view.subscribe({ token })])
+  await Promise.all(readers.map(({ ready }) => ready))
+  owner.revoke('a')
+  view.revoke('b')
+  for (const reader of readers) await assert.rejects(reader.next(), { code: 'REVOKED' })
+  assert.deepEqual(distance.announced, [
+    { subject: 'a', isRevoked: true },
+    { subject: 'b', isRevoked: true },
+  ])
+})
+
+test('a history that others have ended ends the readers of all threads, and what is published then is refused', async (t) => {
+  const { distance, owner, view } = distant(t)
+  const readers = [owner.subscribe(), view.subscribe()]
+  await publish(view, 'a')
+  for (const reader of readers) assert.equal((await reader.next()).events[0]?.key, 'a')
+  distance.tell((news) => news.ended())
+  for (const reader of readers) await assert.rejects(reader.next(), { code: 'SHUTDOWN' })
+  for (const broker of [owner, view]) await assert.rejects(broker.publish(event('b')), { code: 'SHUTDOWN' })
 })
 
 test('what is not a handle or a port is refused by name', async () => {

@@ -1,7 +1,7 @@
 import { JetStreamApiError, type StreamConfig, type StreamInfo } from '@nats-io/jetstream'
 import { newEpoch } from '../../core/cursor.ts'
 import { SpillwayError, shown } from '../../core/errors.ts'
-import { type Engine, shownError } from './engine.ts'
+import { type Engine, engineFailure, shownError } from './engine.ts'
 
 /** What a stream is to be. */
 export interface StreamWish {
@@ -34,6 +34,8 @@ const nanos = (ms: number) => ms * 1_000_000
 const nameInUse = 10058
 const subjectsOverlap = 10065
 const withoutCluster = 10074
+/** What passes: nodes that are not there yet, or have no leader. */
+const passing = [10005, 10008, 10009]
 
 /** Opens the stream of a log, or makes it. Throws `LOG_UNUSABLE` for one that belongs to something else, and where it cannot be made. */
 export async function openStream(engine: Engine, wish: StreamWish): Promise<OpenedStream> {
@@ -105,6 +107,10 @@ function creationError(engine: Engine, cause: unknown, { replicas = 1 }: StreamW
       `${replicas} replicas need a cluster, and ${server} is none. Set replicas to 1, or connect to a cluster.`,
       cause,
     )
+  }
+  // Nobody answered, or nobody could just now.
+  if (!(cause instanceof JetStreamApiError) || passing.includes(code)) {
+    return engineFailure(`The stream ${stream} could not be made with ${replicas} replicas.`, cause)
   }
   return unusable(`The stream ${stream} could not be made with ${replicas} replicas. ${shownError(cause)}`, cause)
 }

@@ -218,6 +218,7 @@ export class Writer {
 
   /** Sends again what was not stored, until all of it is settled. */
   async #store(window: readonly Job[]): Promise<void> {
+    const { engine } = this.#host
     let rest = window
     let losses = 0
     let pauses = 0
@@ -227,7 +228,8 @@ export class Writer {
       rest = rest.filter((job) => !job.isSettled)
       losses = isConflict ? losses + 1 : 0
       if (!problem && losses < manyLosses) continue
-      const now = performance.now()
+      // Once the connection was closed for good nothing can come any more of what waits.
+      const now = engine.connection.isClosed() ? Number.POSITIVE_INFINITY : performance.now()
       const late = [...rest, ...this.#queue].filter(({ deadline }) => deadline < now)
       this.#giveUp(late, problem ?? new Error('others appended first, again and again'))
       this.#queue = this.#queue.filter((job) => !job.isSettled)

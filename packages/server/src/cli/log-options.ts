@@ -1,0 +1,137 @@
+import { SpillwayError } from 'spillway'
+import type { JetStreamLogOptions } from 'spillway/log/jetstream'
+import type { Engine } from '../engine/engine.ts'
+import { openNats } from '../engine/nats.ts'
+import type { ServerLog } from '../log.ts'
+import type { Values } from './command.ts'
+import { asDataFailure } from './data-file.ts'
+import { UsageError } from './errors.ts'
+import { choice, duration, integer, size } from './values.ts'
+
+/** Which log of an engine is meant. */
+export const logPlaceOptions = {
+  log: {
+    type: 'string',
+    value: '<url>',
+    help: 'The log that several servers share: nats://host:4222, several joined by commas, tls:// to encrypt. May hold user:password@ or token@. Default: SPILLWAY_LOG',
+  },
+  'log-name': { type: 'string', value: '<name>', help: 'With --log: the name of the stream. Default: spillway' },
+  'log-creds': {
+    type: 'string',
+    value: '<file>',
+    help: 'With --log: a file of NATS credentials, or of the seed of a user (nkey)',
+  },
+  replicas: {
+    type: 'string',
+    value: '<n>',
+    help: 'With --log: nodes that keep the stream, 1 to 5. Default: as it is; where it is made 3 for durability "machine", else 1',
+  },
+  'allow-old-engine': { type: 'boolean', help: 'With --log: take a nats-server before 2.10.23, too.' },
+} as const
+
+/** What `serve` is told of it beside that. */
+export const logServeOptions = {
+  monitor: {
+    type: 'string',
+    multiple: true,
+    value: '<url>',
+    help: 'With --log: a monitoring endpoint of a node, such as http://10.0.0.1:8222; repeatable. For durability "power"',
+  },
+  patience: {
+    type: 'string',
+    value: '<time>',
+    help: 'With --log: how long a publish waits for an engine that is away before it is refused. Default: 30s',
+  },
+} as const
+
+type LogValues = Values<typeof logPlaceOptions & typeof logServeOptions> & {
+  readonly data: string | undefined
+  readonly memory: boolean
+  readonly durability: string | undefined
+  readonly keep: string | undefined
+  readonly 'keep-bytes': string | undefined
+  readonly 'keep-age': string | undefined
+  readonly 'max-age': string | undefined
+}
+
+const defaultName = 'spillway'
+const mostReplicas = 5
+const shortestAge = 100
+/** Ten years. */
+const longestAge = 3650 * 86_400_000
+const longestPatience = 3_600_000
+
+/** Opens the log that `--log` or SPILLWAY_LOG names, if one does. Throws `UsageError` and `Failure` that say what is wrong. */
+export async function openEngine(values: LogValues, log: ServerLog): Promise<Engine | undefined> {
+  const url = logUrl(values)
+  if (url === undefined) {
+    refuseWithout(values)
+    return undefined
+  }
+  for (const name of ['memory', 'data', 'max-age'] as const) {
+    if (values[name] === undefined || values[name] === false) continue
+    const why = name === 'max-age' ? 'With --log it is --keep-age.' : '--log keeps history elsewhere.'
+    throw new UsageError(`--${name} does not go with --log or SPILLWAY_LOG. ${why}`)
+  }
+  const engineOptions = { ...placeOf(values), ...limitsOf(values), url, creds: values['log-creds'], log }
+  try {
+    // The one place that knows of the kinds of engines.
+    return await openNats(engineOptions)
+  } catch (error) {
+    if (error instanceof SpillwayError && error.code === 'CONFIG') throw new UsageError(error.message)
+    throw asDataFailure(error)
+  }
+}
+
+/** The url of `--log` or SPILLWAY_LOG; `undefined`: neither is given. */
+export function logUrl({ log }: Pick<LogValues, 'log'>): string | undefined {
+  const url = log ?? (process.env.SPILLWAY_LOG || undefined)
+  if (url === '') throw new UsageError('--log must be the url of a log, got "".')
+  return url
+}
+
+/** What says which stream it is, and how it is kept. Throws `UsageError`. */
+export function placeOf(
+  values: Values<typeof logPlaceOptions>,
+): Pick<JetStreamLogOptions, 'stream' | 'replicas' | 'allowOld'> {
+  const { 'log-name': stream = defaultName, replicas, 'allow-old-engine': allowOld } = values
+  if (!/^[A-Za-z0-9_-]{1,64}$/.test(stream)) {
+    throw new UsageError(`--log-name must be 1 to 64 letters, digits, "_" and "-", got ${JSON.stringify(stream)}.`)
+  }
+  return {
+    stream,
+    allowOld,
+    ...(replicas !== undefined && { replicas: integer('--replicas', replicas, 1, mostReplicas) }),
+  }
+}
+
+function limitsOf(values: LogValues): Omit<JetStreamLogOptions, 'connection' | 'stream'> {
+  const { durability, keep, 'keep-bytes': keepBytes, 'keep-age': keepAge, monitor, patience } = values
+  return {
+    ...(durability !== undefined && {
+      durability: choice('--durability', durability, ['process', 'machine', 'power']),
+    }),
+    ...(keep !== undefined && { capacity: integer('--keep', keep, 1, Number.MAX_SAFE_INTEGER) }),
+    ...(keepBytes !== undefined && { maxBytes: size('--keep-bytes', keepBytes, 1, Number.MAX_SAFE_INTEGER) }),
+    ...(keepAge !== undefined && { maxAge: duration('--keep-age', keepAge, shortestAge, longestAge) }),
+    ...(monitor.length > 0 && { monitor: monitor.map(monitorUrl) }),
+    ...(patience !== undefined && { patience: duration('--patience', patience, 1, longestPatience) }),
+  }
+}
+
+function monitorUrl(text: string): string {
+  if (URL.canParse(text) && /^https?:$/.test(new URL(text).protocol)) return text
+  throw new UsageError('--monitor must be the http or https url of a node, such as http://10.0.0.1:8222.')
+}
+
+function refuseWithout(values: LogValues): void {
+  const names = Object.keys({ ...logPlaceOptions, ...logServeOptions })
+  for (const name of names as (keyof typeof logPlaceOptions | keyof typeof logServeOptions)[]) {
+    const value = values[name]
+    const isGiven = Array.isArray(value) ? value.length > 0 : value !== undefined && value !== false
+    if (isGiven) throw new UsageError(`--${name} is for --log.`)
+  }
+  if (values.durability === 'machine') {
+    throw new UsageError('--durability machine is for --log: one disk does not survive the loss of its machine.')
+  }
+}
