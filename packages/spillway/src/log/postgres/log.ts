@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
 import { type Clock, systemClock } from '../../core/clock.ts'
 import { SpillwayError } from '../../core/errors.ts'
 import type { EventInput, PendingBatch, StoredBatch } from '../../core/event.ts'
@@ -52,9 +53,9 @@ export class DatabaseLog implements PostgresLog {
     this.#patience = patience
     this.#database = new Database(opened)
     const ended = () => this.#end()
-    this.#feed = new Feed({ database: this.#database, clock, epoch, writer, patience, ended }, standing)
+    this.#feed = new Feed({ database: this.#database, epoch, writer, patience, ended }, standing)
     const { maxBytes } = limits
-    this.#writer = new Writer({ database: this.#database, feed: this.#feed, clock, epoch, writer, patience, maxBytes })
+    this.#writer = new Writer({ database: this.#database, feed: this.#feed, epoch, writer, patience, maxBytes })
     this.#listen()
     this.#repeat('poll', pollInterval, async () => this.#poll())
     if (limits.maxAge < Number.MAX_SAFE_INTEGER) {
@@ -195,17 +196,17 @@ export class DatabaseLog implements PostgresLog {
   }
 
   async #announce(change: RightsChange): Promise<void> {
-    const deadline = this.#clock.monotonic() + this.#patience
+    const deadline = performance.now() + this.#patience
     for (;;) {
       try {
         await this.#database.announce(this.#writerId, change)
         return
       } catch (error) {
         // Whoever does not hear of it reads on: so it is tried for as long as there is a log.
-        const isLate = this.#closed !== undefined && this.#clock.monotonic() > deadline
+        const isLate = this.#closed !== undefined && performance.now() > deadline
         if (this.#hasEnded || isGone(error) || isLate) return
         if (failureOf(error) === 'refused' && this.#closed) return
-        await new Promise<void>((resolve) => this.#clock.after(announcePause, resolve))
+        await delay(announcePause)
       }
     }
   }
