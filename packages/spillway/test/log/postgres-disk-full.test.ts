@@ -5,13 +5,25 @@ import { test } from 'node:test'
 import { encodeEvents } from '../../src/core/event.ts'
 import { postgresLog } from '../../src/log/postgres.ts'
 import { until } from '../support/http.ts'
-import { batch, follow, keysOf, newClient, newLog, newName, noPostgres, readAll, sharedPostgres } from '../support/postgres.ts'
+import {
+  batch,
+  follow,
+  keysOf,
+  newClient,
+  newLog,
+  newName,
+  noPostgres,
+  readAll,
+  sharedPostgres,
+} from '../support/postgres.ts'
 import { noDisks, smallDisk } from '../support/small-disk.ts'
 import { withCode } from '../support/waiting.ts'
 
 const skip = noPostgres || noDisks
 
-test('a full disk refuses appends, stores nothing of them, and takes the next when there is room', { skip }, async (t) => {
+test('a full disk refuses appends, stores nothing of them, and takes the next when there is room', {
+  skip,
+}, async (t) => {
   const { folder: data } = await sharedPostgres()
   const sql = await newClient(t)
   const disk = await smallDisk(t, 12)

@@ -290,6 +290,8 @@ export class Feed {
     this.#isWanted = true
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, this.#pause())
+      // Only for somebody who waits.
+      if (this.#waiting.length === 0) timer.unref()
       this.#wake = () => {
         clearTimeout(timer)
         resolve()
