@@ -67,7 +67,7 @@ export const errorTable: Readonly<Record<ErrorCode, ErrorInfo>> = {
   LOG_FAILED: comeBack(
     4004,
     503,
-    'The log could not store the events; none of them was published. See the cause, then publish again.',
+    'The log could not store the events; none of them was published, unless the message says that it is not known. See the cause, then publish again, under the same id.',
   ),
   RENEW: comeBack(4005, 503, 'The stream reached its greatest age. Resume with the last cursor, at once.'),
   OVERLOADED: comeBack(

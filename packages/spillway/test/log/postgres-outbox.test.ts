@@ -3,7 +3,17 @@ import { test } from 'node:test'
 import { createBroker } from '../../src/core/broker.ts'
 import { postgresLog, publishIn } from '../../src/log/postgres.ts'
 import { until } from '../support/http.ts'
-import { batch, follow, keysOf, newClient, newLog, newName, noPostgres, readAll } from '../support/postgres.ts'
+import {
+  batch,
+  follow,
+  keysOf,
+  newClient,
+  newLog,
+  newName,
+  noPostgres,
+  readAll,
+  sharedPostgres,
+} from '../support/postgres.ts'
 import { deferred, withCode } from '../support/waiting.ts'
 
 const skip = noPostgres
@@ -160,6 +170,19 @@ test('bad events reject before anything is put there, and the transaction can go
   })
   await until(() => told.length === 1, 'it is told')
   assert.deepEqual(keysOf(told), ['1 good'])
+})
+
+test('a role that may insert into the outbox, and nothing else, publishes', { skip }, async (t) => {
+  const owner = await newClient(t)
+  const log = await newLog(t)
+  const told = follow(log)
+  await owner.unsafe(`create role application login; grant insert on ${log.name}_outbox to application`)
+  const { url } = await sharedPostgres()
+  const sql = await newClient(t, { url: url.replace('postgres@', 'application@') })
+  await sql.begin((tx) => publishIn(tx, event('a'), { name: log.name }))
+  await until(() => told.length === 1, 'it is told')
+  const missing = sql.begin((tx) => tx.unsafe(`select from ${log.name}_outbox`))
+  await assert.rejects(missing, /permission denied/)
 })
 
 test('where there is no such log the error says so, and the transaction rolls back', { skip }, async (t) => {

@@ -1,4 +1,3 @@
-import type { Clock } from '../../core/clock.ts'
 import type { StoredBatch } from '../../core/event.ts'
 import { Followers } from '../../core/followers.ts'
 import type { LogNews, RightsChange } from '../../core/log.ts'
@@ -7,7 +6,6 @@ import type { Database, NumberedChange, Rows, Standing } from './database.ts'
 
 export interface FeedOptions {
   readonly database: Database
-  readonly clock: Clock
   readonly epoch: string
   /** What this server calls itself: it hears its own changes of rights at once, and not again. */
   readonly writer: string
@@ -277,23 +275,25 @@ export class Feed {
   }
 
   async #failed(error: unknown): Promise<void> {
-    const { clock, patience } = this.#options
+    const { patience } = this.#options
     if (isGone(error)) {
       this.end()
       return
     }
-    this.#failingSince ??= clock.monotonic()
+    this.#failingSince ??= performance.now()
     const [next] = this.#waiting
     // It is stored, and whoever published it waits.
-    if (next && clock.monotonic() - this.#failingSince > patience) {
+    if (next && performance.now() - this.#failingSince > patience) {
       if (next.base > this.#told) this.#miss(next.base)
       this.#settle()
     }
     this.#isWanted = true
     await new Promise<void>((resolve) => {
-      const stop = clock.after(this.#pause(), resolve)
+      const timer = setTimeout(resolve, this.#pause())
+      // Only for somebody who waits.
+      if (this.#waiting.length === 0) timer.unref()
       this.#wake = () => {
-        stop()
+        clearTimeout(timer)
         resolve()
       }
     })
@@ -301,7 +301,7 @@ export class Feed {
   }
 
   #pause(): number {
-    const failing = this.#options.clock.monotonic() - (this.#failingSince ?? 0)
+    const failing = performance.now() - (this.#failingSince ?? 0)
     return Math.min(Math.max(failing / 2, firstPause), longestPause)
   }
 }

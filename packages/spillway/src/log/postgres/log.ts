@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
 import { type Clock, systemClock } from '../../core/clock.ts'
 import { SpillwayError } from '../../core/errors.ts'
 import type { EventInput, PendingBatch, StoredBatch } from '../../core/event.ts'
 import type { Appended, AppendOptions, LogNews, LogPage, LogStart, RightsChange } from '../../core/log.ts'
 import { Pages } from '../../core/pages.ts'
 import type { PostgresLog } from '../postgres.ts'
-import { failureOf, isGone, type PostgresTransaction, said } from './client.ts'
+import { failureOf, isCollision, isGone, type PostgresTransaction, said } from './client.ts'
 import { Database, emptyGroup, type Opened, type Rows, type Standing } from './database.ts'
 import { Feed } from './feed.ts'
 import { writeInto } from './outbox.ts'
@@ -16,6 +17,9 @@ const pollInterval = 1000
 /** How often at the most and at least ages are looked at, in milliseconds. */
 const shortestRound = 100
 const longestRound = 60_000
+/** Milliseconds between two tries to read. */
+const firstPause = 20
+const longestPause = 1000
 /** Milliseconds between two tries to announce a change of rights. */
 const announcePause = 500
 
@@ -52,9 +56,9 @@ export class DatabaseLog implements PostgresLog {
     this.#patience = patience
     this.#database = new Database(opened)
     const ended = () => this.#end()
-    this.#feed = new Feed({ database: this.#database, clock, epoch, writer, patience, ended }, standing)
+    this.#feed = new Feed({ database: this.#database, epoch, writer, patience, ended }, standing)
     const { maxBytes } = limits
-    this.#writer = new Writer({ database: this.#database, feed: this.#feed, clock, epoch, writer, patience, maxBytes })
+    this.#writer = new Writer({ database: this.#database, feed: this.#feed, epoch, writer, patience, maxBytes })
     this.#listen()
     this.#repeat('poll', pollInterval, async () => this.#poll())
     if (limits.maxAge < Number.MAX_SAFE_INTEGER) {
@@ -143,14 +147,23 @@ export class DatabaseLog implements PostgresLog {
     return pageOf(page, after, last)
   }
 
+  /** Asks until there is an answer, for as long as `patience` says: to read does no harm when done twice. */
   async #ask<T>(run: () => Promise<T>): Promise<T> {
-    if (this.#closed) throw new SpillwayError('CLOSED', 'The log was closed.')
-    try {
-      return await run()
-    } catch (error) {
-      if (isGone(error)) this.#feed.end()
-      const message = `${this.#opened.names} could not be read: ${said(error)}.`
-      throw new SpillwayError('LOG_FAILED', message, { cause: error })
+    const deadline = performance.now() + this.#patience
+    for (let pause = firstPause; ; pause = Math.min(2 * pause, longestPause)) {
+      if (this.#closed) throw new SpillwayError('CLOSED', 'The log was closed.')
+      try {
+        return await run()
+      } catch (error) {
+        if (error instanceof SpillwayError) throw error
+        if (isGone(error)) this.#feed.end()
+        const isFinal = failureOf(error) === 'refused' && !isCollision(error)
+        if (isFinal || performance.now() > deadline) {
+          const message = `${this.#opened.names} could not be read: ${said(error)}.`
+          throw new SpillwayError('LOG_FAILED', message, { cause: error })
+        }
+        await delay(pause)
+      }
     }
   }
 
@@ -162,9 +175,10 @@ export class DatabaseLog implements PostgresLog {
   }
 
   readonly #notified = (payload: string): void => {
-    const [last, changes] = payload.split(' ')
-    if (changes === undefined) void this.#relay()
-    else this.#feed.hint(Number(last), Number(changes))
+    const [last, changes] = payload.split(' ').map(Number)
+    // Anybody who may use the database can send one.
+    if (Number.isSafeInteger(last) && Number.isSafeInteger(changes)) this.#feed.hint(last as number, changes as number)
+    else void this.#relay()
   }
 
   readonly #poll = (): void => {
@@ -195,17 +209,17 @@ export class DatabaseLog implements PostgresLog {
   }
 
   async #announce(change: RightsChange): Promise<void> {
-    const deadline = this.#clock.monotonic() + this.#patience
+    const deadline = performance.now() + this.#patience
     for (;;) {
       try {
         await this.#database.announce(this.#writerId, change)
         return
       } catch (error) {
         // Whoever does not hear of it reads on: so it is tried for as long as there is a log.
-        const isLate = this.#closed !== undefined && this.#clock.monotonic() > deadline
+        const isLate = this.#closed !== undefined && performance.now() > deadline
         if (this.#hasEnded || isGone(error) || isLate) return
         if (failureOf(error) === 'refused' && this.#closed) return
-        await new Promise<void>((resolve) => this.#clock.after(announcePause, resolve))
+        await delay(announcePause, undefined, { ref: this.#closed !== undefined })
       }
     }
   }

@@ -17,7 +17,7 @@ export async function writeInto(
   const { events, bytes } = encodeEvents(list)
   if (bytes > maxBytes) throw tooLarge(bytes, maxBytes)
   const query = `
-    WITH added AS (INSERT INTO ${names.outbox} (bytes, data) VALUES ($1::text::bigint, $2::text) RETURNING id)
+    WITH added AS (INSERT INTO ${names.outbox} (bytes, data) VALUES ($1::text::bigint, $2::text) RETURNING true)
     SELECT pg_notify('${names.channel}', 'outbox') FROM added`
   try {
     await rowsOf(tx, query, [String(bytes), encodeBatch(events)])

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
 import { batchEnd, encodeBatch } from '../../core/batch-text.ts'
-import type { Clock } from '../../core/clock.ts'
 import { digestOf } from '../../core/digest.ts'
 import { SpillwayError } from '../../core/errors.ts'
 import { type PendingBatch, StoredBatch } from '../../core/event.ts'
@@ -13,7 +13,6 @@ import type { Feed } from './feed.ts'
 export interface WriterOptions {
   readonly database: Database
   readonly feed: Feed
-  readonly clock: Clock
   readonly epoch: string
   /** What this server calls itself: no two ever have the same. */
   readonly writer: string
@@ -121,7 +120,7 @@ export class Writer {
 
   /** Rejects with `LOG_FAILED`, which says whether it may have been stored. */
   async #store(group: Group): Promise<Answer> {
-    const { database, feed, clock, writer, patience } = this.#options
+    const { database, feed, writer, patience } = this.#options
     const number = ++this.#number
     let mayBeStored = false
     let isOver = false
@@ -132,7 +131,8 @@ export class Writer {
         resolve(undefined)
       }
     })
-    const stopWaiting = clock.after(patience, giveUp)
+    // Whoever awaits the append must not see its process end for want of anything else to do.
+    const timer = setTimeout(giveUp, patience)
     try {
       for (let pause = firstPause; ; pause = Math.min(2 * pause, longestPause)) {
         let cause: unknown
@@ -147,12 +147,12 @@ export class Writer {
           if (failureOf(error) === 'refused' || error instanceof SpillwayError)
             throw await this.#refused(error, mayBeStored)
           if (failureOf(error) === 'unknown') mayBeStored = true
-          await Promise.race([new Promise<void>((resolve) => clock.after(pause, resolve)), expired])
+          await Promise.race([delay(pause), expired])
         }
         if (isOver) throw this.#gaveUp(mayBeStored, cause)
       }
     } finally {
-      stopWaiting()
+      clearTimeout(timer)
     }
   }
 
