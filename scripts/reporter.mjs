@@ -1,5 +1,5 @@
-// Reporter for `node --test`: a line per file, everything about failures, skipped tests with their reasons, and a last
-// line `counts {...}` for scripts/tests.mjs. Suites are not counted, only tests.
+// Reporter for `node --test`: a line per file with the seconds of its tests, everything about failures, skipped tests with
+// their reasons, and a last line `counts {...}` for scripts/tests.mjs. Suites are not counted, only tests.
 import path from 'node:path'
 import { inspect } from 'node:util'
 
@@ -17,7 +17,7 @@ export default async function* report(events) {
     const name = testFile(data) ?? file?.name ?? sourceOf(data.file)
     if (name !== file?.name) {
       if (file) yield* closing(file)
-      file = { name, path: [], output: [], passed: 0, failed: 0, skipped: 0 }
+      file = { name, path: [], output: [], passed: 0, failed: 0, skipped: 0, ms: 0 }
     }
     if (type === 'test:start') file.path.splice(data.nesting, Infinity, data.name)
     else if (type === 'test:pass' || type === 'test:fail') yield* result(type === 'test:pass', data, file, total)
@@ -35,6 +35,7 @@ function testFile({ entryFile, file }) {
 
 function* result(succeeded, data, file, total) {
   const { type, error, duration_ms: duration } = data.details
+  if (data.nesting === 0) file.ms += duration
   // A suite counts only by what is wrong with itself; what its tests did was told already.
   if (type === 'suite' && (succeeded || error?.failureType === 'subtestsFailed')) return
   const isFile = data.nesting === 0 && sourceOf(data.name) === file.name
@@ -58,7 +59,7 @@ function* closing(file) {
   const counts = [`${file.passed} passed`]
   if (file.failed > 0) counts.push(`${file.failed} failed`)
   if (file.skipped > 0) counts.push(`${file.skipped} skipped`)
-  yield `    ${file.name}: ${counts.join(', ')}\n`
+  yield `    ${file.name}: ${counts.join(', ')} (${(file.ms / 1000).toFixed(1)} s)\n`
 }
 
 /** A file as one would name it to run it again; Node names sometimes the source and sometimes what was compiled from it. */

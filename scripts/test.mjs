@@ -35,13 +35,14 @@ const checks = [
 const suites = [
   { name: 'tests of the checks', folder: 'scripts', node: pinnedNode },
   { name: 'tests of spillway', folder: 'packages/spillway', node: pinnedNode, required: true },
-  // The longest are the same on any Node: they press the process, and a minute each is spent on them once.
+  // Not what cannot differ there: what runs in browsers and other runtimes, or in none, and the longest, which press the process.
   {
     name: "tests of spillway on the system's Node",
     folder: 'packages/spillway',
     node: systemNode,
     below: 22,
-    files: /^(?!.*faults\/(never-reads|memory-ceiling|churn))/,
+    files:
+      /^(?!.*(faults\/(never-reads|memory-ceiling|churn)|\/runtimes|browser|chromium|client\/tabs|shared\/(explorer|axioms)))/,
   },
   { name: 'tests of @spillway/server', folder: 'packages/server', node: pinnedNode, required: true },
   // The same tests once more, unchanged: those that a log at a distance may concern, but for the longest. Named, all run.
@@ -64,6 +65,9 @@ const suites = [
   { name: 'tests of bench', folder: 'bench', node: pinnedNode },
   { name: 'tests of examples', folder: 'examples', node: pinnedNode },
 ]
+
+/** What these measure, delays and memory of whole processes, and what fills every processor: nothing runs beside them. */
+const alone = /\/(faults\/|http\/stall|shared\/stress)|^bench\//
 
 const total = { passed: 0, failed: 0, skipped: 0 }
 let ran = 0
@@ -117,11 +121,21 @@ async function runSuite({ name, folder, node, required, threaded = false, files:
   }
   const started = performance.now()
   const verbose = wantedFiles.length > 0
-  const { passed, failed, skipped, problem } = await testsOn(node, root, folder, files, { verbose, threaded })
-  total.passed += passed
-  total.failed += failed
-  total.skipped += skipped
-  if (problem) fail(problem)
+  const counted = { passed: 0, failed: 0, skipped: 0 }
+  const [first, then] = [files.filter((file) => alone.test(file)), files.filter((file) => !alone.test(file))]
+  for (const [part, atOnce] of [
+    [first, 1],
+    [then, 2],
+  ]) {
+    if (part.length === 0) continue
+    const { problem, ...counts } = await testsOn(node, root, folder, part, { verbose, threaded, atOnce })
+    for (const outcome of Object.keys(counted)) {
+      counted[outcome] += counts[outcome]
+      total[outcome] += counts[outcome]
+    }
+    if (problem) fail(problem)
+  }
+  const { passed, failed, skipped } = counted
   console.log(`  ${passed} passed, ${failed} failed, ${skipped} skipped (${seconds(started)})`)
 }
 

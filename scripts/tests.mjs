@@ -14,13 +14,13 @@ export function testFiles(root, folder, wanted) {
   return files.filter((file) => wanted.length === 0 || wanted.some((part) => file.includes(part)))
 }
 
-/** Runs test files with `node`, in their workspace's folder. A `problem` is a failure that no test reported. */
+/** Runs test files with `node`, in their workspace's folder, `atOnce` of them at a time. A `problem` is a failure that no test reported. */
 export async function testsOn(
   node,
   root,
   folder,
   files,
-  { verbose = false, threaded = false, timeout = testTimeout } = {},
+  { verbose = false, threaded = false, atOnce = 1, timeout = testTimeout } = {},
 ) {
   let counts
   const { code } = await run(
@@ -31,8 +31,7 @@ export async function testsOn(
       // What a test does not close has threads behind it.
       ...(threaded ? ['--import', './build/test/support/threaded.js', '--test-force-exit'] : []),
       '--test',
-      // One at a time: the tests of faults measure memory and delays, and drive more processes of their own.
-      '--test-concurrency=1',
+      `--test-concurrency=${atOnce}`,
       `--test-timeout=${timeout}`,
       `--test-reporter=${reporter}`,
       '--test-reporter-destination=stdout',
