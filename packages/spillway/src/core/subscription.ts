@@ -257,7 +257,8 @@ export class BrokerSubscription implements Subscription {
         this.wake()
       },
       (cause: unknown) => {
-        const error = this.#readError(cause)
+        const isAnswer = cause instanceof SpillwayError && cause.code === 'NOT_KEPT'
+        const error = isAnswer ? cause : this.#readError(cause)
         this.fail(error)
         throw error
       },
