@@ -228,7 +228,8 @@ export class BrokerSubscription extends WaitingSubscription {
         this.wake()
       },
       (cause: unknown) => {
-        const error = this.#readError(cause)
+        const isAnswer = cause instanceof SpillwayError && cause.code === 'NOT_KEPT'
+        const error = isAnswer ? cause : this.#readError(cause)
         this.fail(error)
         throw error
       },

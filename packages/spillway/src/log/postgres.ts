@@ -23,7 +23,10 @@ export interface PostgresLogName {
 }
 
 export interface PostgresLogOptions extends PostgresLogName {
-  /** A client of the package `postgres`, which its owner ends after the log was closed. One of the log's own is best. */
+  /**
+   * A client of the package `postgres`, which its owner ends after the log was closed. Best is one of the log's own, made with
+   * `fetch_types: false`: without that, `postgres` 3.4.9 ends the process if a connection is lost while it opens.
+   */
   sql: PostgresClient
   /**
    * What an acknowledged append survives. `power`, the default: a power cut; the database must have `fsync` and

@@ -33,7 +33,7 @@ async function setup(
   const name = newName()
   const other = await newLog(t, { name, ...options })
   // It tries again soon, so that a test need not wait.
-  const sql = await newClient(t, { url: url.href, backoff: () => 0.01, fetch_types: false })
+  const sql = await newClient(t, { url: url.href, backoff: () => 0.01 })
   const log = await newLog(t, { sql, ...options, name })
   return { proxy, log, other }
 }
@@ -109,7 +109,7 @@ test('connections that end at any moment lose and repeat nothing', { skip }, asy
 test('backends that are terminated under load lose and repeat nothing', { skip }, async (t) => {
   const name = newName()
   const sql = await newClient(t)
-  const own = await newClient(t, { connection: { application_name: name }, backoff: () => 0.01, fetch_types: false })
+  const own = await newClient(t, { connection: { application_name: name }, backoff: () => 0.01 })
   const log = await newLog(t, { sql: own, name })
   const told = follow(log)
   let isOver = false

@@ -89,6 +89,18 @@ test('a reader goes from server to server by its cursor, without loss or repetit
   )
 })
 
+test('a cursor beyond what there is is told as truncated, after a look whether it is', { skip }, async (t) => {
+  const log = await newLog(t)
+  const broker = createBroker({ log })
+  t.after(() => broker.close())
+  await broker.publish({ topic: 'T', type: 't', key: 'a' })
+  const reader = broker.subscribe({ from: `${log.epoch}:5`, onLag: 'skip' })
+  await reader.ready
+  assert.deepEqual((await reader.next()).gap, { after: 5, before: 2, reason: 'truncated' })
+  const exact = broker.subscribe({ from: 5, exact: true })
+  await assert.rejects(exact.ready, withCode('NOT_KEPT', /Kept: 1 to 1/))
+})
+
 test('servers that open a new log at once make one', { skip }, async (t) => {
   const name = newName()
   const logs = await Promise.all(Array.from({ length: 8 }, () => newLog(t, { name })))
@@ -243,7 +255,7 @@ test('the client may turn what it reads into anything', { skip }, async (t) => {
     { transform: postgres.pascal },
     { types: { bigint: postgres.BigInt } },
     { prepare: false },
-    { fetch_types: false },
+    { fetch_types: true },
     { max: 1 },
     { connection: { default_transaction_isolation: 'serializable' } },
     { connection: { search_path: 'pg_temp', TimeZone: 'Asia/Tokyo' } },

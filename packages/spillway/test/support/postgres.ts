@@ -24,7 +24,12 @@ export async function newClient(
   t: TestContext,
   { url, ...options }: postgres.Options<Record<string, postgres.PostgresType>> & { url?: string } = {},
 ): Promise<Sql> {
-  const sql = postgres(url ?? (await sharedPostgres()).url, { max: 4, onnotice: () => {}, ...options }) as Sql
+  const sql = postgres(url ?? (await sharedPostgres()).url, {
+    max: 4,
+    fetch_types: false,
+    onnotice: () => {},
+    ...options,
+  }) as Sql
   t.after(() => sql.end({ timeout: 1 }))
   return sql
 }

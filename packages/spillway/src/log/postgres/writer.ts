@@ -183,31 +183,32 @@ export class Writer {
     const { epoch, feed } = this.#options
     const stored: StoredBatch[] = []
     const settles: (() => void)[] = []
+    const repeated: { readonly last: number; settle(): void }[] = []
     for (const [n, append] of group.entries()) {
       const { batches, key, expected, resolve, reject } = append
-      const value = values[n] as number
+      const [code, value] = [codes[n], values[n] as number]
       try {
-        const code = codes[n]
         if (code === 'K') throw keyReused(key as string)
         if (code === 'M') checkExpected(expected, value)
         const indexes = indexesOf(batches, value)
-        const isNew = code === 'S'
-        if (isNew)
-          for (const [m, batch] of batches.entries()) stored.push(new StoredBatch(epoch, indexes[m] as number, batch))
-        const done = () => resolve({ indexes, duplicate: !isNew })
-        // Another server may have stored it, and this one not have heard of it yet.
-        if (isNew || (indexes.at(-1) ?? 0) <= feed.told) settles.push(done)
-        else this.#whenTold(feed.reach(indexes.at(-1) as number), [done])
+        if (code === 'D') {
+          const settle = () => resolve({ indexes, duplicate: true })
+          repeated.push({ last: indexes.at(-1) ?? 0, settle })
+          continue
+        }
+        for (const [m, batch] of batches.entries()) stored.push(new StoredBatch(epoch, indexes[m] as number, batch))
+        settles.push(() => resolve({ indexes, duplicate: false }))
       } catch (error) {
         settles.push(() => reject(error))
       }
     }
-    if (stored.length === 0) {
+    if (stored.length > 0) this.#whenTold(feed.tell({ base, changes, batches: stored, mark }, floor), settles)
+    else {
       feed.hint(last, changes)
       for (const settle of settles) settle()
-      return
     }
-    this.#whenTold(feed.tell({ base, changes, batches: stored, mark }, floor), settles)
+    // Another server may have stored them, and this one not have heard of it yet.
+    for (const { last, settle } of repeated) this.#whenTold(feed.reach(last), [settle])
   }
 
   #whenTold(told: Promise<void>, settles: readonly (() => void)[]): void {
