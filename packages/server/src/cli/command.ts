@@ -43,6 +43,8 @@ export interface CommandParts<O extends Options> {
   readonly examples: readonly string[]
   /** What the help calls the one argument that is no option, which is then required. */
   readonly operand?: string
+  /** Whether that may be left out; it is `''` then. */
+  readonly isOptional?: boolean
   run(values: Values<O>, operand: string): Promise<number>
 }
 
@@ -65,7 +67,7 @@ export function defineCommand<const O extends Options>(parts: CommandParts<O>): 
       const most = parts.operand === undefined ? 0 : 1
       if (operands.length > most) throw new UsageError(`Unexpected argument ${quoted(operands[most] as string)}.`)
       const [operand = ''] = operands
-      if (most === 1 && operand === '') throw new UsageError(`${parts.operand} is required.`)
+      if (most === 1 && operand === '' && !parts.isOptional) throw new UsageError(`${parts.operand} is required.`)
       return parts.run(values as Values<O>, operand)
     },
   }

@@ -3,38 +3,55 @@ import { type HistoryBatch, parseHistoryLine, SpillwayError } from 'spillway'
 import { type FilePart, type FileRange, importSqlite } from 'spillway/log/sqlite'
 import { LineSplitter, LineTooLong } from '../lines.ts'
 import { counted } from '../terminal.ts'
-import { type Command, defineCommand } from './command.ts'
+import { type Command, defineCommand, type Values } from './command.ts'
 import { asDataFailure, dataFile, makeFolder, span } from './data-file.ts'
 import { Failure, UsageError } from './errors.ts'
 import type { ExportEnd } from './export.ts'
+import { importInto, logPlaceOptions, logUrl, refuseWithoutLog } from './log-options.ts'
 import { Progress } from './progress.ts'
+
+const options = {
+  partial: { type: 'boolean', help: 'Import also what was cut off or picked from an export.' },
+  ...logPlaceOptions,
+} as const
 
 /** `spillway import`. */
 export const importLog: Command = defineCommand({
   name: 'import',
-  summary: 'Make a history of what `spillway export` wrote, in a directory that has none.',
-  usage: ['spillway import <dir> [--partial] < <file>'],
-  options: { partial: { type: 'boolean', help: 'Import also what was cut off or picked from an export.' } },
+  summary: 'Make a history of what `spillway export` wrote, in a directory that has none, or in a cluster.',
+  usage: ['spillway import <dir> [--partial] < <file>', 'spillway import --log <url> [options] < <file>'],
+  options,
   operand: '<dir>',
+  isOptional: true,
   notes: [
     'Indexes, times and payloads are kept. The history gets an epoch of its own, so readers of the old one are told "reset" and not that they are up to date.',
     'It is all or nothing: until the last line is stored the directory has no history, and a line that is wrong is named and ends it. So does an export that was cut off, unless --partial is given.',
+    'With --log the history becomes a stream of NATS JetStream, which must not be there yet; with SPILLWAY_LOG the url need not stand in `ps`, and no directory is named either.',
   ],
-  examples: ['spillway import ./restored < history.ndjson', 'spillway serve --data ./restored'],
-  run: ({ partial }, folder) => runImport(folder, partial),
+  examples: [
+    'spillway import ./restored < history.ndjson',
+    'spillway serve --data ./restored',
+    'spillway export ./spillway-data | spillway import --log nats://10.0.0.1:4222 --replicas 3',
+  ],
+  run: runImport,
 })
 
-async function runImport(folder: string, partial: boolean): Promise<number> {
+async function runImport({ partial, ...values }: Values<typeof options>, folder: string): Promise<number> {
+  // A directory that is named is what is meant, whatever the environment says.
+  const isLog = folder === '' || values.log !== undefined
+  if (folder !== '' && isLog) throw new UsageError('Name a directory or --log, not both.')
+  const url = isLog ? logUrl(values) : refuseWithoutLog(values, logPlaceOptions)
+  if (isLog && url === undefined) throw new UsageError('<dir> or --log is required.')
   if (process.stdin.isTTY) {
     throw new UsageError('Nothing to import. Give what `spillway export` wrote on standard input.')
   }
   const input = fstatSync(process.stdin.fd)
   if (input.isDirectory()) throw new UsageError('Standard input is a directory, not an export.')
-  const made = makeFolder(folder, folder)
+  const made = isLog ? undefined : makeFolder(folder, folder)
   const progress = new Progress()
   try {
-    const size = input.isFile() ? input.size : undefined
-    const count = await importSqlite(dataFile(folder), groups(progress, partial, size))
+    const parts = groups(progress, partial, input.isFile() ? input.size : undefined)
+    const count = url === undefined ? await importSqlite(dataFile(folder), parts) : await importInto(url, values, parts)
     progress.clear()
     process.stderr.write(`spillway import: ${counted(count, 'batch', 'batches')} imported.\n`)
     return 0

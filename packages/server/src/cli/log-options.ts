@@ -1,9 +1,10 @@
 import { SpillwayError } from 'spillway'
-import type { JetStreamLogOptions } from 'spillway/log/jetstream'
+import { type FilePart, importJetstream, type JetStreamLogOptions } from 'spillway/log/jetstream'
 import type { Engine } from '../engine/engine.ts'
-import { openNats } from '../engine/nats.ts'
+import { connectNats, credsOf, openNats } from '../engine/nats.ts'
+import { natsPlace } from '../engine/place.ts'
 import type { ServerLog } from '../log.ts'
-import type { Values } from './command.ts'
+import type { Options, Values } from './command.ts'
 import { asDataFailure } from './data-file.ts'
 import { UsageError } from './errors.ts'
 import { choice, duration, integer, size } from './values.ts'
@@ -74,13 +75,8 @@ export async function openEngine(values: LogValues, log: ServerLog): Promise<Eng
     throw new UsageError(`--${name} does not go with --log or SPILLWAY_LOG. ${why}`)
   }
   const engineOptions = { ...placeOf(values), ...limitsOf(values), url, creds: values['log-creds'], log }
-  try {
-    // The one place that knows of the kinds of engines.
-    return await openNats(engineOptions)
-  } catch (error) {
-    if (error instanceof SpillwayError && error.code === 'CONFIG') throw new UsageError(error.message)
-    throw asDataFailure(error)
-  }
+  // Here and in `importInto` other kinds of urls lead to other engines.
+  return asUsage(() => openNats(engineOptions))
 }
 
 /** The url of `--log` or SPILLWAY_LOG; `undefined`: neither is given. */
@@ -125,13 +121,43 @@ function monitorUrl(text: string): string {
 }
 
 function refuseWithout(values: LogValues): void {
-  const names = Object.keys({ ...logPlaceOptions, ...logServeOptions })
-  for (const name of names as (keyof typeof logPlaceOptions | keyof typeof logServeOptions)[]) {
+  refuseWithoutLog(values, { ...logPlaceOptions, ...logServeOptions })
+  if (values.durability === 'machine') {
+    throw new UsageError('--durability machine is for --log: one disk does not survive the loss of its machine.')
+  }
+}
+
+/** Throws `UsageError` for one of `options` that was given where no log of an engine is meant. */
+export function refuseWithoutLog(values: Readonly<Record<string, unknown>>, options: Options): undefined {
+  for (const name of Object.keys(options)) {
     const value = values[name]
     const isGiven = Array.isArray(value) ? value.length > 0 : value !== undefined && value !== false
     if (isGiven) throw new UsageError(`--${name} is for --log.`)
   }
-  if (values.durability === 'machine') {
-    throw new UsageError('--durability machine is for --log: one disk does not survive the loss of its machine.')
+}
+
+/** Makes a log of `parts` where `url` says, and gives the number of batches. Throws as `importJetstream`, and `UsageError`. */
+export async function importInto(
+  url: string,
+  values: Values<typeof logPlaceOptions>,
+  parts: AsyncIterable<FilePart>,
+): Promise<number> {
+  const { 'log-creds': creds } = values
+  const options = placeOf(values)
+  const connection = await asUsage(() => connectNats(natsPlace(url), creds === undefined ? undefined : credsOf(creds)))
+  try {
+    return await importJetstream({ ...options, connection }, parts)
+  } finally {
+    await connection.close()
+  }
+}
+
+/** What is wrong with options is wrong usage. */
+async function asUsage<T>(open: () => Promise<T>): Promise<T> {
+  try {
+    return await open()
+  } catch (error) {
+    if (error instanceof SpillwayError && error.code === 'CONFIG') throw new UsageError(error.message)
+    throw asDataFailure(error)
   }
 }

@@ -20,6 +20,8 @@ export function natsPlace(text: string): NatsPlace {
   const urls = text.split(',').map((part, n) => parse(n > 0 && !part.includes('://') ? `nats://${part}` : part))
   const isEncrypted = urls.some(({ protocol }) => protocol === 'tls:')
   const shown = urls.map(({ host }) => `${isEncrypted ? 'tls' : 'nats'}://${host}`).join(',')
+  const users = new Set(urls.map(({ username, password }) => `${username}:${password}`).filter((user) => user !== ':'))
+  if (users.size > 1) throw new SpillwayError('CONFIG', '--log must name one user: these urls have several.')
   const { username, password } = urls.find((url) => url.username !== '' || url.password !== '') ?? {}
   const place = { servers: urls.map(({ host }) => host), isEncrypted, shown }
   if (!username) return place

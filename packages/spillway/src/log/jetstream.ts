@@ -8,15 +8,18 @@ import { Followers } from '../core/followers.ts'
 import type { Appended, AppendOptions, Log, LogNews, LogPage, LogStart, RightsChange } from '../core/log.ts'
 import { batchOf } from './jetstream/batch.ts'
 import { checkDurability, checkVersion, type JetStreamDurability } from './jetstream/durability.ts'
-import { asError, Engine, engineFailure, shownError } from './jetstream/engine.ts'
+import { asError, Engine, engineFailure } from './jetstream/engine.ts'
+import { importParts } from './jetstream/import.ts'
 import { Keys } from './jetstream/keys.ts'
-import { beginAnew, identify, type OpenedStream, openStream } from './jetstream/open.ts'
+import { beginAnew, identify, type OpenedStream, openFailure, openStream } from './jetstream/open.ts'
 import { Pages } from './jetstream/pages.ts'
 import { Assembler, headerName, parseHead, type StreamRecord } from './jetstream/record.ts'
 import { Tail } from './jetstream/tail.ts'
 import { Writer } from './jetstream/writer.ts'
+import type { FilePart } from './sqlite.ts'
 
 export type { JetStreamDurability } from './jetstream/durability.ts'
+export type { FilePart, FileRange } from './sqlite.ts'
 
 export interface JetStreamLogOptions {
   /** A connection to the cluster, as `connect` of a NATS transport gives it. Let it reconnect for ever; the log does not close it. */
@@ -77,22 +80,10 @@ const namePattern = /^[A-Za-z0-9_-]{1,64}$/
  * that belongs to something else, or one that does not give `durability`; `LOG_FAILED` where the engine does not answer.
  */
 export async function jetstreamLog(options: JetStreamLogOptions): Promise<JetStreamLog> {
-  const { connection, stream, allowOld = false, clock = systemClock, durability, patience = defaultPatience } = options
+  checkOptions(options)
+  const { connection, stream, clock = systemClock, durability, patience = defaultPatience } = options
   const { replicas, capacity, maxBytes, maxAge } = options
-  if (typeof connection?.request !== 'function') throw wrongOption('connection', 'a NATS connection', connection)
-  if (typeof stream !== 'string' || !namePattern.test(stream)) {
-    throw wrongOption('stream', '1 to 64 letters, digits, "_" and "-"', stream)
-  }
-  if (durability !== undefined && !['process', 'machine', 'power'].includes(durability)) {
-    throw wrongOption('durability', '"process", "machine" or "power"', durability)
-  }
-  if (replicas !== undefined) integerOption('replicas', replicas, 1, mostReplicas)
-  if (capacity !== undefined) integerOption('capacity', capacity, 1)
-  if (maxBytes !== undefined) integerOption('maxBytes', maxBytes, 0)
-  if (maxAge !== undefined) integerOption('maxAge', maxAge, shortestAge)
-  integerOption('patience', patience, 1)
   const monitors = typeof options.monitor === 'string' ? [options.monitor] : (options.monitor ?? [])
-  checkVersion(connection.info?.version ?? '', allowOld)
   const wanted = replicas ?? (durability === 'machine' ? 3 : undefined)
   try {
     const engine = await Engine.of(connection, stream)
@@ -108,13 +99,57 @@ export async function jetstreamLog(options: JetStreamLogOptions): Promise<JetStr
   }
 }
 
+/** Throws `CONFIG` that names the option, and `LOG_UNUSABLE` for an engine that is too old. */
+function checkOptions(options: JetStreamLogOptions): void {
+  const { connection, stream, allowOld = false, durability } = options
+  const { replicas, capacity, maxBytes, maxAge, patience } = options
+  if (typeof connection?.request !== 'function') throw wrongOption('connection', 'a NATS connection', connection)
+  if (typeof stream !== 'string' || !namePattern.test(stream)) {
+    throw wrongOption('stream', '1 to 64 letters, digits, "_" and "-"', stream)
+  }
+  if (durability !== undefined && !['process', 'machine', 'power'].includes(durability)) {
+    throw wrongOption('durability', '"process", "machine" or "power"', durability)
+  }
+  if (replicas !== undefined) integerOption('replicas', replicas, 1, mostReplicas)
+  if (capacity !== undefined) integerOption('capacity', capacity, 1)
+  if (maxBytes !== undefined) integerOption('maxBytes', maxBytes, 0)
+  if (maxAge !== undefined) integerOption('maxAge', maxAge, shortestAge)
+  if (patience !== undefined) integerOption('patience', patience, 1)
+  checkVersion(connection.info?.version ?? '', allowOld)
+}
+
+/**
+ * Makes a log of parts with ascending indexes, such as those of another log; a thousand batches make a good part. Their
+ * indexes and times are kept, and readers are told what is missing. Resolves with the number of batches. The log has an epoch
+ * of its own, and is there whole or not at all: nobody can open it meanwhile. `maxBytes` is by default 1 GiB, or what was
+ * imported if that is more. Needs nats-server 2.10.
+ *
+ * Rejects with `CONFIG`; `LOG_UNUSABLE` if there is a stream of that name already or it cannot be made; `LOG_FAILED` where the
+ * engine stores no more; `TOO_LARGE` for a batch that no message of the engine can hold; `INVALID` for a time more than a day
+ * ahead of the clock, and for more than 1,000,000 numbers without a batch, since each takes a message; `INDEX_ORDER` for an
+ * index that is not above the one before; with what `parts` throws.
+ */
+export async function importJetstream(
+  options: Pick<
+    JetStreamLogOptions,
+    'connection' | 'stream' | 'replicas' | 'capacity' | 'maxBytes' | 'maxAge' | 'allowOld'
+  >,
+  parts: AsyncIterable<FilePart> | Iterable<FilePart>,
+): Promise<number> {
+  checkOptions(options)
+  const { connection, stream, replicas, capacity, maxBytes, maxAge } = options
+  return importParts(await Engine.of(connection, stream), { replicas, capacity, maxBytes, maxAge }, parts)
+}
+
 /** The newest index, and after which sequence to read on: before an append that is not whole yet. */
 async function newestOf(engine: Engine, { state }: StreamInfo): Promise<{ last: number; after: number }> {
   const message = await engine.newest('batch')
   const record = message && engine.record(message)
   if (!record) return { last: state.last_seq, after: state.last_seq }
   const { seq, head } = record
-  if (head.position === head.count) return { last: seq, after: Math.max(seq, state.last_seq) }
+  // An import may end with what is lost.
+  const lost = (await engine.newest('lost'))?.seq ?? 0
+  if (head.position === head.count) return { last: Math.max(seq, lost), after: Math.max(seq, state.last_seq) }
   const start = await engine.message(seq - head.position + 1)
   const before = (start && engine.record(start)?.head.previous) ?? seq - head.position
   return { last: before, after: seq - head.position }
@@ -125,20 +160,6 @@ async function floorOf(engine: Engine, last: number): Promise<number> {
   const oldest = await engine.next('batch', 1)
   if (!oldest) return last
   return Math.min(engine.record(oldest)?.head.previous ?? oldest.seq - 1, last)
-}
-
-function openFailure(stream: string, cause: unknown): SpillwayError {
-  if (cause instanceof SpillwayError) return cause
-  const { name } = asError(cause)
-  if (name === 'JetStreamNotEnabled' || name === 'PermissionViolationError') {
-    const advice = 'Enable JetStream for this account, and allow $JS.API.> and spillway.> to its user.'
-    return new SpillwayError(
-      'LOG_UNUSABLE',
-      `The stream ${stream} could not be opened. ${shownError(cause)} ${advice}`,
-      { cause },
-    )
-  }
-  return engineFailure(`The stream ${stream} could not be opened.`, cause)
 }
 
 interface Beginning {

@@ -1,7 +1,7 @@
 import { JetStreamApiError, type StreamConfig, type StreamInfo } from '@nats-io/jetstream'
 import { newEpoch } from '../../core/cursor.ts'
 import { SpillwayError, shown } from '../../core/errors.ts'
-import { type Engine, engineFailure, shownError } from './engine.ts'
+import { asError, type Engine, engineFailure, shownError } from './engine.ts'
 
 /** What a stream is to be. */
 export interface StreamWish {
@@ -27,7 +27,10 @@ export interface OpenedStream {
 const defaultMaxBytes = 2 ** 30
 /** How long the engine remembers ids of messages, in milliseconds: none comes twice. */
 const idAge = 10_000
+const shortestWindow = 100
 const description = 'Spillway log, format 1. Its indexes are the sequences; do not publish to it by hand.'
+/** Of a stream that is being imported: no log yet. */
+const unfinished = 'Spillway import, not finished. If nobody is at it any more, remove it.'
 const described = /^Spillway log, format 1\.(?:.* Generation (\d+)\.)?/
 const nanos = (ms: number) => ms * 1_000_000
 // [JetStream, error codes]
@@ -42,6 +45,11 @@ export async function openStream(engine: Engine, wish: StreamWish): Promise<Open
   const found = await engine.info()
   const info = found ?? (await create(engine, wish))
   const opened = identify(engine.stream, info)
+  if (info.config.description === unfinished) {
+    throw unusable(
+      `The stream ${engine.stream} is being imported. If nobody is at it any more, remove it, and import again.`,
+    )
+  }
   if (!opened) {
     const subjects = (info.config.subjects ?? []).map(shown).join(', ')
     throw unusable(
@@ -72,16 +80,66 @@ export async function beginAnew(engine: Engine): Promise<void> {
   await engine.jsm.streams.update(engine.stream, { ...info.config, description: text })
 }
 
+/** Makes a stream that is to be filled, and no log before {@link finishStream}. Throws `LOG_UNUSABLE`, also if there is one. */
+export async function makeUnfinished(
+  engine: Engine,
+  { replicas, firstSeq = 1 }: StreamWish,
+): Promise<{ readonly base: string; readonly token: string }> {
+  const { stream, connection } = engine
+  if (await infoOf(engine)) throw unusable(`There is a stream ${stream} already. Choose another name, or remove it.`)
+  const token = newEpoch(Date.now())
+  const base = `spillway.${stream}.${token}`
+  try {
+    await engine.create({
+      subjects: [`${base}.*`],
+      description: unfinished,
+      num_replicas: replicas ?? 1,
+      first_seq: firstSeq,
+      // [JetStream] What is sent twice is known by its sequence: ids need not be remembered.
+      duplicate_window: nanos(shortestWindow),
+    })
+  } catch (cause) {
+    throw creationError(engine, cause, { replicas }, connection.getServer())
+  }
+  return { base, token }
+}
+
+/** Makes a stream that was filled a log. `bytes`: about how many it has, which it keeps. */
+export async function finishStream(engine: Engine, wish: StreamWish, bytes: number): Promise<void> {
+  const info = await infoOf(engine)
+  if (info?.config.description !== unfinished) throw unusable(`The stream ${engine.stream} was changed meanwhile.`)
+  const maxBytes = wish.maxBytes ?? Math.max(defaultMaxBytes, bytes)
+  const limits = { duplicate_window: nanos(idAge), ...limitsOf({ ...wish, maxBytes }) }
+  try {
+    await engine.jsm.streams.update(engine.stream, { ...info.config, ...limits, description })
+  } catch (cause) {
+    throw openFailure(engine.stream, cause)
+  }
+}
+
+async function infoOf(engine: Engine): Promise<StreamInfo | undefined> {
+  try {
+    return await engine.info()
+  } catch (cause) {
+    throw openFailure(engine.stream, cause)
+  }
+}
+
+/** Removes a stream that was not finished. */
+export async function removeStream(engine: Engine): Promise<void> {
+  const info = await engine.info()
+  if (info?.config.description === unfinished) await engine.jsm.streams.delete(engine.stream)
+}
+
 async function create(engine: Engine, wish: StreamWish): Promise<StreamInfo> {
   const { stream, connection } = engine
-  const config: Partial<StreamConfig> = {
+  const config = {
     duplicate_window: nanos(idAge),
     ...limitsOf({ ...wish, maxBytes: wish.maxBytes ?? defaultMaxBytes }),
     subjects: [`spillway.${stream}.${newEpoch(Date.now())}.*`],
     description,
     num_replicas: wish.replicas ?? 1,
   }
-  if (wish.firstSeq !== undefined && wish.firstSeq > 1) config.first_seq = wish.firstSeq
   try {
     return await engine.create(config)
   } catch (cause) {
@@ -93,7 +151,12 @@ async function create(engine: Engine, wish: StreamWish): Promise<StreamInfo> {
   }
 }
 
-function creationError(engine: Engine, cause: unknown, { replicas = 1 }: StreamWish, server: string): SpillwayError {
+function creationError(
+  engine: Engine,
+  cause: unknown,
+  { replicas = 1 }: Pick<StreamWish, 'replicas'>,
+  server: string,
+): SpillwayError {
   const { stream } = engine
   const code = cause instanceof JetStreamApiError ? cause.code : 0
   if (code === subjectsOverlap) {
@@ -137,6 +200,21 @@ function limitsOf({ capacity, maxBytes, maxAge }: StreamWish): Partial<StreamCon
   // [JetStream] Ids are remembered no longer than messages are kept.
   if (maxAge !== undefined) limits.duplicate_window = nanos(Math.min(idAge, maxAge))
   return limits
+}
+
+/** Why a stream could not be opened or made. */
+export function openFailure(stream: string, cause: unknown): SpillwayError {
+  if (cause instanceof SpillwayError) return cause
+  const { name } = asError(cause)
+  if (name === 'JetStreamNotEnabled' || name === 'PermissionViolationError') {
+    const advice = 'Enable JetStream for this account, and allow $JS.API.> and spillway.> to its user.'
+    return new SpillwayError(
+      'LOG_UNUSABLE',
+      `The stream ${stream} could not be opened. ${shownError(cause)} ${advice}`,
+      { cause },
+    )
+  }
+  return engineFailure(`The stream ${stream} could not be opened.`, cause)
 }
 
 function unusable(message: string, cause?: unknown): SpillwayError {
