@@ -1,12 +1,13 @@
 import { coreGoals } from './coreGoals.ts'
 import { diskGoals } from './disk/goals.ts'
+import { engineGoals } from './engines/goals.ts'
 import type { Goal } from './goal.ts'
 import type { Results, Row } from './results.ts'
 import { socketGoals } from './sockets/goals.ts'
 import { type Spread, spread } from './stats.ts'
 import { threadGoals } from './threads/goals.ts'
 
-export const goals: readonly Goal[] = [...coreGoals, ...socketGoals, ...diskGoals, ...threadGoals]
+export const goals: readonly Goal[] = [...coreGoals, ...socketGoals, ...diskGoals, ...threadGoals, ...engineGoals]
 
 export interface Judged {
   readonly goal: Goal

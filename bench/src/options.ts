@@ -2,18 +2,18 @@ import { parseArgs } from 'node:util'
 import { type PartId, partIds } from './part.ts'
 
 export const help = `Compares Spillway with its peers and with floors: part A its core in one process, part B its
-sockets, part C its log on disk, part D its ring between threads. Part W compares the ways to write to a socket.
+sockets, part C its log on disk, part D its ring between threads, part E its logs in engines. Part W compares the ways to write to a socket.
 
-  npm run bench                      everything: 5 rounds of parts A, C, D and W, 3 of part B, about 30 minutes
+  npm run bench                      everything: 5 rounds of parts A, C, D, E and W, 3 of part B, about 40 minutes
   npm run bench -- --quick           1 short round: does it run? The figures mean little
-  npm run bench -- --part b          one part: a, b, c, d or w
+  npm run bench -- --part b          one part: a, b, c, d, e or w
   npm run bench -- --only wake       scenarios of that name, or else with that in their name; a comma separates several
   npm run bench -- --with spillway   contenders, named the same way
   npm run bench -- --rounds 9        more rounds, of all parts
 
 Raw results go to bench/results, unless --quick, --only or --with was given. \`node bench/dist/report.js\` makes docs/benchmarks.md of the
 newest of each part. Parts B, D and W compile programs with gcc if there is one, and leave out what is not installed.
-BENCH_SERVER_FLAGS gives their servers, and the processes of part C, flags of Node: BENCH_SERVER_FLAGS="--cpu-prof --cpu-prof-dir=/tmp/profiles" npm run bench -- ...
+BENCH_SERVER_FLAGS gives their servers, and the processes of parts C and E, flags of Node: BENCH_SERVER_FLAGS="--cpu-prof --cpu-prof-dir=/tmp/profiles" npm run bench -- ...
 Runs on the Node that it is started with.`
 
 export interface Options {
@@ -48,7 +48,7 @@ export function parseOptions(args: readonly string[]): Options | string {
     throw new Error(`--rounds must be a number from 1 on, got ${values.rounds}.`)
   }
   const part = partIds.find((id) => id === values.part)
-  if (values.part !== undefined && !part) throw new Error(`--part must be a, b, c, d or w, got ${values.part}.`)
+  if (values.part !== undefined && !part) throw new Error(`--part must be a, b, c, d, e or w, got ${values.part}.`)
   const names = (list = '') => list.split(',').filter(Boolean)
   return {
     quick,

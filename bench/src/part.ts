@@ -1,7 +1,7 @@
 import type { Measured, Unit } from './scenario.ts'
 
 /** The parts in the order in which they run, as options, result files and the report call them. */
-export const partIds = ['a', 'b', 'c', 'd', 'w'] as const
+export const partIds = ['a', 'b', 'c', 'd', 'e', 'w'] as const
 
 /** One of the parts. */
 export type PartId = (typeof partIds)[number]
@@ -24,6 +24,8 @@ export interface Part {
   /** Why a contender cannot do a scenario, if so. */
   ask(scenario: string, contender: string): Promise<string | undefined>
   measure(scenario: string, contender: string, quick: boolean): Promise<Measured | { readonly cannot: string }>
+  /** Ends what it has started. */
+  finish?(): Promise<void>
 }
 
 export interface PartScenario {

@@ -48,8 +48,12 @@ async function runPart(part: Part, entries: readonly Entry[], options: Options):
   for (const { id, title, unit, more, shows } of new Set(entries.map(({ scenario }) => scenario))) {
     records.push({ kind: 'scenario', id, title, unit, ...(more && { more }), ...(shows && { shows }) })
   }
-  const able = await askAll(part, entries, records)
-  await measureAll(part, able, rounds, options.quick, records)
+  try {
+    const able = await askAll(part, entries, records)
+    await measureAll(part, able, rounds, options.quick, records)
+  } finally {
+    await part.finish?.()
+  }
   console.log(`\n== Part ${part.id.toUpperCase()}. ${part.title}\n${terminalReport(new Results(records))}`)
   if (options.quick) console.log('\nA quick run: one short round says that it works, not how fast.')
   else if (options.only.length + options.with.length === 0) save(part, records)

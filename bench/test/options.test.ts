@@ -17,6 +17,6 @@ test('a part, rounds and names can be chosen', () => {
 })
 
 test('what makes no sense is refused', () => {
-  assert.throws(() => parseOptions(['--part', 'x']), /--part must be a, b, c, d or w, got x/)
+  assert.throws(() => parseOptions(['--part', 'x']), /--part must be a, b, c, d, e or w, got x/)
   assert.throws(() => parseOptions(['--rounds', '0']), /--rounds must be a number from 1 on, got 0/)
 })

@@ -73,15 +73,21 @@ export interface NatsClusterOptions {
   readonly jetstream?: string
   /** Bytes that a message may have. Default: 1 MiB, as the engine's. */
   readonly maxPayload?: number
+  /** Whether nodes get networks of their own where such can be made; otherwise they share the loopback. Default true. */
+  readonly canBeCut?: boolean
 }
 
 const patience = 60_000
 
 /** Starts a cluster, and resolves once it takes requests. Throws if there is no `nats-server` on this machine. */
-export async function startNatsCluster({ size = 3, ...options }: NatsClusterOptions = {}): Promise<NatsCluster> {
+export async function startNatsCluster({
+  size = 3,
+  canBeCut = true,
+  ...options
+}: NatsClusterOptions = {}): Promise<NatsCluster> {
   const program = options.program ?? natsPrograms()[0]?.program
   if (!program) throw new Error('There is no nats-server on this machine: `npm test` installs one where it can.')
-  const network = whyNoNetwork() === undefined ? createNetwork(size) : undefined
+  const network = canBeCut && whyNoNetwork() === undefined ? createNetwork(size) : undefined
   const folder = mkdtempSync(path.join(tmpdir(), 'spillway-nats-cluster-'))
   const deleteFolder = () => rmSync(folder, { recursive: true, force: true })
   process.on('exit', deleteFolder)
@@ -208,7 +214,7 @@ function isStopped(pid: number): boolean {
 
 function clusterOf(nodes: readonly NatsNode[], network: Network | undefined): Omit<NatsCluster, 'stop'> {
   const cut = (from: NatsNode, to: NatsNode) => {
-    if (!network) throw new Error(`Nothing can be cut: ${whyNoNetwork()}.`)
+    if (!network) throw new Error(`Nothing can be cut: ${whyNoNetwork() ?? 'the nodes share the loopback'}.`)
     network.cut(nodes.indexOf(from), nodes.indexOf(to))
   }
   const leaderOf = async (stream: string) => leaderAmong(nodes, await replicasOf(nodes, stream))

@@ -322,6 +322,7 @@ class StreamLog implements JetStreamLog {
     await this.#writer.close()
     this.#pages.close()
     await this.#tail.close()
+    this.#engine.close()
   }
 
   #hear(record: StreamRecord): void {

@@ -1,5 +1,6 @@
 import {
   AckPolicy,
+  type ApiError,
   type Consumer,
   type ConsumerConfig,
   DeliverPolicy,
@@ -7,18 +8,20 @@ import {
   JetStreamApiError,
   type JetStreamClient,
   type JetStreamManager,
-  type JetStreamPublishOptions,
   type JsMsg,
   jetstream,
   jetstreamManager,
+  type PubAck,
+  PubHeaders,
   RetentionPolicy,
   StorageType,
   type StoredMsg,
   type StreamConfig,
   type StreamInfo,
 } from '@nats-io/jetstream'
-import { headers, type NatsConnection } from '@nats-io/nats-core'
+import { headers, type Msg, type NatsConnection } from '@nats-io/nats-core'
 import { SpillwayError, shown } from '../../core/errors.ts'
+import { Publisher } from './publisher.ts'
 import {
   formatHead,
   formatKey,
@@ -71,12 +74,14 @@ export class Engine {
   readonly jsm: JetStreamManager
   /** All but the kind of the subjects that this log writes. */
   base = ''
+  readonly #publisher: Publisher
 
   private constructor(connection: NatsConnection, stream: string, jsm: JetStreamManager) {
     this.connection = connection
     this.stream = stream
     this.js = jetstream(connection, { timeout: requestTimeout })
     this.jsm = jsm
+    this.#publisher = new Publisher(connection, requestTimeout)
   }
 
   static async of(connection: NatsConnection, stream: string): Promise<Engine> {
@@ -105,15 +110,13 @@ export class Engine {
   /** Stores a message, and never rejects. */
   async publish({ kind, head, data, id, key }: Draft, condition?: Condition): Promise<Outcome> {
     const fields = headers()
-    fields.set(headerName, formatHead(head))
-    if (key) fields.set(keyHeader, formatKey(key))
-    const options: Partial<JetStreamPublishOptions> = { msgID: id, headers: fields }
-    if (condition) {
-      const { after, behind } = condition
-      options.expect = behind === undefined ? { lastSequence: after } : { lastSequence: after, lastMsgID: behind }
-    }
+    fields.append(headerName, formatHead(head))
+    if (key) fields.append(keyHeader, formatKey(key))
+    fields.append(PubHeaders.MsgIdHdr, id)
+    if (condition) fields.append(PubHeaders.ExpectedLastSeqHdr, String(condition.after))
+    if (condition?.behind !== undefined) fields.append(PubHeaders.ExpectedLastMsgIdHdr, condition.behind)
     try {
-      const { seq, duplicate } = await this.js.publish(`${this.base}.${kind}`, data, options)
+      const { seq, duplicate } = readAck(await this.#publisher.request(`${this.base}.${kind}`, data, fields))
       if (!duplicate) return { kind: 'stored', seq }
       // The transport sent it twice: what became of the first is told by reading.
       return { kind: 'unknown', error: new Error('the engine has seen this message before') }
@@ -124,6 +127,10 @@ export class Engine {
       if (wrongLast.includes(error.code)) return { kind: 'conflict' }
       return { kind: 'refused', error }
     }
+  }
+
+  close(): void {
+    this.#publisher.close()
   }
 
   /** The message with a sequence, as the leader has it. */
@@ -174,6 +181,13 @@ export class Engine {
     const key = parseKey(headerOf(message, keyHeader))
     return key ? { seq, kind, head, data, key } : { seq, kind, head, data }
   }
+}
+
+/** Throws what the engine refuses. */
+function readAck(answer: Msg): PubAck {
+  const { error, ...ack } = answer.json<PubAck & { readonly error?: ApiError }>()
+  if (error) throw new JetStreamApiError(error)
+  return ack
 }
 
 export function headerOf(message: JsMsg | StoredMsg, name: string): string {

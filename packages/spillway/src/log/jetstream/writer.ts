@@ -249,7 +249,7 @@ export class Writer {
       const isConflict = all.some(({ kind }) => kind === 'conflict')
       for (const [n, plan] of plans.entries()) this.#settle(plan, outcomes[n] as Outcome[])
       if (problem || isConflict) await this.catchUp()
-      else await within(this.#host.tail.reached(newestOf(all)), this.#patience)
+      else if (newestOf(all) > this.#host.tail.seq) await within(this.#host.tail.reached(newestOf(all)), this.#patience)
       for (const [n, plan] of plans.entries()) this.#settle(plan, outcomes[n] as Outcome[])
       return problem ? { problem, isConflict } : { isConflict }
     } catch (cause) {
