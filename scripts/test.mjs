@@ -35,14 +35,15 @@ const checks = [
 const suites = [
   { name: 'tests of the checks', folder: 'scripts', node: pinnedNode },
   { name: 'tests of spillway', folder: 'packages/spillway', node: pinnedNode, required: true },
-  // Not what cannot differ there: what runs in browsers and other runtimes, or in none, and the longest, which press the process.
+  // Not what cannot differ there: what runs in browsers and other runtimes, in engines or in none, and the longest, which press
+  // the process.
   {
     name: "tests of spillway on the system's Node",
     folder: 'packages/spillway',
     node: systemNode,
     below: 22,
     files:
-      /^(?!.*(faults\/(never-reads|memory-ceiling|churn)|\/runtimes|browser|chromium|client\/tabs|shared\/(explorer|axioms)))/,
+      /^(?!.*(faults\/(never-reads|memory-ceiling|churn)|\/runtimes|browser|chromium|client\/tabs|shared\/(explorer|axioms)|log\/(jetstream-|jetstream\.suite|postgres-)))/,
   },
   { name: 'tests of @spillway/server', folder: 'packages/server', node: pinnedNode, required: true },
   // The same tests once more, unchanged: those that a log at a distance may concern, but for the longest. Named, all run.
@@ -66,8 +67,11 @@ const suites = [
   { name: 'tests of examples', folder: 'examples', node: pinnedNode },
 ]
 
-/** What these measure, delays and memory of whole processes, and what fills every processor: nothing runs beside them. */
-const alone = /\/(faults\/|http\/stall|shared\/stress)|^bench\//
+/**
+ * What these measure, delays and memory of whole processes, what fills every processor, and nodes that elect each other while
+ * they are killed: nothing runs beside them.
+ */
+const alone = /\/(faults\/|http\/stall|shared\/stress|test\/cluster\.)|^bench\//
 
 const total = { passed: 0, failed: 0, skipped: 0 }
 let ran = 0
