@@ -41,7 +41,7 @@ const suites = [
     folder: 'packages/spillway',
     node: systemNode,
     below: 22,
-    files: /^(?!.*faults\/(never-reads|memory-ceiling|churn))/,
+    files: /^(?!.*(faults\/(never-reads|memory-ceiling|churn)|log\/postgres-(away|crash|standby)))/,
   },
   { name: 'tests of @spillway/server', folder: 'packages/server', node: pinnedNode, required: true },
   // The same tests once more, unchanged: those that a log at a distance may concern, but for the longest. Named, all run.
