@@ -203,6 +203,7 @@ test('an append that was given up and arrives late is not stored behind later on
   proxy.mode = 'open'
   await until(() => later.outcome.state !== 'pending', 'it is settled')
   assert.equal(later.outcome.state, 'done')
+  await other.catchUp?.()
   const keys = keysOf(await readAll(other)).map((key) => key.split(' ')[1])
   assert.ok(keys.join() === 'warm,next' || keys.join() === 'warm,late,next', keys.join())
 })
