@@ -29,6 +29,10 @@ const dialMs = 5000
 /** Two signs of life that are not answered end a connection: a partition says nothing of itself. */
 const pingMs = 2000
 const mostPings = 2
+/** How long a node may not reach the stream before another is tried, in milliseconds: an election takes less. */
+const nodePatience = 8000
+/** How long the next one has then. The first attempt may lead back to the same. */
+const nextPatience = 3000
 
 /**
  * Opens a history in JetStream over a connection that comes back by itself. Rejects with `CONFIG` for a bad option,
@@ -146,6 +150,7 @@ class NatsEngine implements Engine {
       await this.close()
       throw error
     }
+    this.#leaveDeadEnds()
   }
 
   reopen(): Promise<JetStreamLog> {
@@ -187,6 +192,23 @@ class NatsEngine implements Engine {
     this.#isAway = false
     void this.#watch(connection)
     return connection
+  }
+
+  /** A node that is cut from the others still answers its clients' signs of life, and can store nothing. */
+  #leaveDeadEnds(): void {
+    let deadline: number | undefined
+    const timer = setInterval(() => {
+      const now = performance.now()
+      if (this.#isAway) return
+      if (this.#history?.failure === undefined) deadline = undefined
+      else deadline ??= now + nodePatience
+      if (deadline === undefined || now < deadline) return
+      deadline = now + nextPatience
+      this.#parts.log.warn('This node of the engine does not reach the stream, another one is tried')
+      this.#connection?.reconnect().catch(() => {})
+    }, 1000)
+    timer.unref()
+    this.#closing.signal.addEventListener('abort', () => clearInterval(timer))
   }
 
   /** Tells the operator that the engine went and came back, once each. */

@@ -51,7 +51,10 @@ export interface JetStreamLog extends Log {
   readonly stream: string
   /** What was found to hold when it was opened. */
   readonly durability: JetStreamDurability
-  /** Why the engine did not answer when the stream was last looked at, which is about every second. `undefined`: it did. */
+  /**
+   * Why nothing could be stored when the stream was last looked at, which is about every second: the engine did not answer,
+   * or its node knows of no leader. `undefined`: nothing was wrong.
+   */
   readonly failure: Error | undefined
   /** Resolves with the reason when this history has ended though nobody closed it: its stream was removed, or made anew. */
   readonly ended: Promise<Error>
@@ -403,12 +406,12 @@ class StreamLog implements JetStreamLog {
   }
 
   /** Sees whether this is still the stream that was opened, and whether what it has was read. */
-  async #lookNow(): Promise<undefined> {
+  async #lookNow(): Promise<Error | undefined> {
     if (this.#engine.connection.isClosed()) return this.#over(new Error('the connection to the engine was closed'))
     // Before it is asked: while the answer is under way more is written and read.
     const read = this.#tail.seq
     const info = await this.#engine.info()
-    if (this.#closed) return
+    if (this.#closed) return undefined
     if (!info) return this.#over(new Error(`the stream ${this.stream} was removed`))
     if (identify(this.stream, info)?.epoch !== this.epoch) {
       return this.#over(new Error(`the stream ${this.stream} was made anew: this is another history`))
@@ -420,6 +423,8 @@ class StreamLog implements JetStreamLog {
     this.#tail.check(newest)
     this.#messageBytes = messageBytesOf(info)
     if (info.state.first_seq > this.#floor + 1) await this.#askFloor()
+    // A node that is cut from the others answers this, too.
+    return isSure ? undefined : new Error(`the stream ${this.stream} has no leader`)
   }
 
   /** The engine lost what it had acknowledged, and would give its sequences again: what follows is another history. */

@@ -82,6 +82,16 @@ export const faults: readonly Fault[] = [
     },
   },
   {
+    name: 'a node with clients is alone',
+    needsCut: true,
+    async inject(site) {
+      site.cluster.isolate(await nodeWithClients(site))
+      // Those that it has leave it.
+      await site.traffic.everyServerWrites()
+      site.cluster.heal()
+    },
+  },
+  {
     name: 'a node is started again',
     async inject({ cluster, random }) {
       const node = random.pick(cluster.nodes)
@@ -106,15 +116,6 @@ export const faults: readonly Fault[] = [
   },
 ]
 
-/** Puts right what a fault that broke off may have left. */
-export async function mend({ cluster }: Site): Promise<void> {
-  if (cluster.canCut) cluster.heal()
-  for (const node of cluster.nodes) {
-    if (node.state === 'paused') node.resume()
-    if (node.state === 'down') await node.start()
-  }
-}
-
 function leaderOf({ cluster, stream }: Site): Promise<NatsNode> {
   return cluster.waitForLeader(stream)
 }
@@ -122,6 +123,16 @@ function leaderOf({ cluster, stream }: Site): Promise<NatsNode> {
 async function followerOf(site: Site): Promise<NatsNode> {
   const leader = await leaderOf(site)
   return site.random.pick(site.cluster.nodes.filter((node) => node !== leader))
+}
+
+async function nodeWithClients({ cluster, random }: Site): Promise<NatsNode> {
+  const numbers = await Promise.all(cluster.nodes.map(connectionsOf))
+  return random.pick(cluster.nodes.filter((_, n) => (numbers[n] as number) > 0))
+}
+
+async function connectionsOf({ monitor }: NatsNode): Promise<number> {
+  const answer = await fetch(`${monitor}/connz`, { signal: AbortSignal.timeout(5000) })
+  return ((await answer.json()) as { num_connections: number }).num_connections
 }
 
 /** Waits until somebody else leads, or for as long as that would take if it came to it. */
