@@ -24,6 +24,13 @@ interface Span {
   readonly next: number
 }
 
+interface RecentPage {
+  readonly page: LogPage
+  /** Bytes of its events. */
+  readonly size: number
+  readonly readAt: number
+}
+
 /** What of the stream is there to be read. */
 export interface Extent {
   readonly epoch: string
@@ -49,11 +56,19 @@ const pauseMs = 20
 /** Messages that are read at once where the first ones held no batch. */
 const fewest = 256
 
+/** Bytes of events in the pages that are kept for those who come to a place a little later, and how much later, in milliseconds. */
+const mostRecent = 8 * 2 ** 20
+const recentMs = 1000
+
 /** Reads pages of a stream. Readers at one place share a page, and whoever reads on goes on with the same consumer. */
 export class Pages {
   readonly #engine: Engine
   readonly #extent: Extent
   readonly #pages = new Map<string, Promise<LogPage>>()
+  /** Those that were read last, oldest first. */
+  readonly #recent = new Map<string, RecentPage>()
+  #recentBytes = 0
+  #floorAsked: Promise<number> | undefined
   #places: Place[] = []
   #running = 0
   #queue: (() => void)[] = []
@@ -67,7 +82,7 @@ export class Pages {
     const name = `${after} ${limit}`
     let page = this.#pages.get(name)
     if (!page) {
-      page = this.#inTurn(() => this.#read(after, limit)).finally(() => this.#pages.delete(name))
+      page = this.#readOrTake(name, after, limit).finally(() => this.#pages.delete(name))
       this.#pages.set(name, page)
     }
     return page
@@ -75,6 +90,37 @@ export class Pages {
 
   close(): void {
     for (const { consumer } of this.#places.splice(0)) consumer.delete().catch(ignore)
+    this.#recent.clear()
+  }
+
+  async #readOrTake(name: string, after: number, limit: number): Promise<LogPage> {
+    this.#forget(performance.now() - recentMs)
+    const recent = this.#recent.get(name)?.page
+    if (recent) {
+      this.#floorAsked ??= this.#extent.floor().finally(() => (this.#floorAsked = undefined))
+      const floor = await this.#floorAsked
+      if (floor <= after) return { ...recent, floor }
+    }
+    const page = await this.#inTurn(() => this.#read(after, limit))
+    if (page.batches.length > 0) this.#remember(name, page)
+    return page
+  }
+
+  #remember(name: string, page: LogPage): void {
+    const size = page.batches.reduce((sum, { bytes }) => sum + bytes, 0)
+    this.#recentBytes += size - (this.#recent.get(name)?.size ?? 0)
+    this.#recent.delete(name)
+    this.#recent.set(name, { page, size, readAt: performance.now() })
+    this.#forget(Number.NEGATIVE_INFINITY)
+  }
+
+  /** Lets go of pages that were read before `time`, and of the oldest of too many. */
+  #forget(time: number): void {
+    for (const [name, { size, readAt }] of this.#recent) {
+      if (readAt >= time && this.#recentBytes <= mostRecent) return
+      this.#recent.delete(name)
+      this.#recentBytes -= size
+    }
   }
 
   async #inTurn<T>(read: () => Promise<T>): Promise<T> {
