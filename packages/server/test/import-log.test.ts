@@ -1,4 +1,4 @@
-// `spillway import --log`: from a directory or a file into a stream, over real processes.
+// `spillway import --log` and `spillway export --log`: from a directory into a stream and back, over real processes.
 import assert from 'node:assert/strict'
 import path from 'node:path'
 import { test } from 'node:test'
@@ -8,7 +8,11 @@ import { run, serve } from './support/program.ts'
 
 const skip = noNats
 const line = (index: number, key: string) =>
-  JSON.stringify({ index, time: 1_700_000_000_000 + index, events: [{ topic: 'Order', type: 't', key }] })
+  JSON.stringify({
+    index,
+    time: 1_700_000_000_000 + index,
+    events: [{ topic: 'Order', type: 't', key, namespace: '', filterKeys: [], payload: null }],
+  })
 const end = (batches: number) => JSON.stringify({ end: { batches } })
 
 test('a history moves from a directory into a cluster with its indexes, and goes on there', { skip }, async (t) => {
@@ -38,6 +42,10 @@ test('a history moves from a directory into a cluster with its indexes, and goes
       false,
     )
   }
+  const back = await run(t, ['export', '--log', engine.url])
+  assert.deepEqual([back.code, back.stderr], [0, 'spillway export: 4 batches written.\n'])
+  const lines = (text: string) => text.trim().split('\n').slice(0, 3)
+  assert.deepEqual(lines(back.stdout), lines(exported.stdout))
   const again = await run(t, ['import'], { input: exported.stdout, env: { SPILLWAY_LOG: engine.url } })
   assert.deepEqual([again.code, again.stderr.includes('There is a stream spillway already')], [1, true], again.stderr)
 })
@@ -68,6 +76,10 @@ test('what is wrong with an import is named, nothing is left behind, and the nam
   const reader = await follow(t, url)
   await reader.until(({ index }) => index === 8)
   assert.deepEqual(keysOf(reader), ['a', 'b'])
+  const back = await run(t, ['export'], { env: { SPILLWAY_LOG: engine.url } })
+  assert.deepEqual([back.code, back.stdout], [1, fine])
+  const nowhere = await run(t, ['export', '--log', engine.url, '--log-name', 'none'])
+  assert.deepEqual([nowhere.code, nowhere.stderr.includes('There is no stream none')], [1, true], nowhere.stderr)
   const { gap } = await reader.until(({ gap }) => gap !== undefined)
   assert.partialDeepStrictEqual(gap, { after: 5, before: 8, reason: 'corrupt' })
 })

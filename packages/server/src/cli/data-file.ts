@@ -50,7 +50,7 @@ export function asDataFailure(error: unknown, more = ''): unknown {
 }
 
 /** How much of a file has been read up to `index`, from 0 to 1; `undefined` where nobody knows its end. */
-export function shareUpTo(index: number, { floor, last }: SqliteFile): number | undefined {
+export function shareUpTo(index: number, { floor, last }: Pick<SqliteFile, 'floor' | 'last'>): number | undefined {
   return last && (index - floor) / (last - floor)
 }
 

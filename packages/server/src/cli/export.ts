@@ -1,27 +1,42 @@
 import { formatHistoryLine } from 'spillway'
-import type { SqliteFile } from 'spillway/log/sqlite'
+import type { FilePart, SqliteFile } from 'spillway/log/sqlite'
 import { counted } from '../terminal.ts'
 import { type Command, defineCommand } from './command.ts'
 import { lossText, shareUpTo, span, withDataFile } from './data-file.ts'
 import { Failure } from './errors.ts'
+import { logAccessOptions, urlOrFolder, withHistory } from './log-options.ts'
 import { Progress } from './progress.ts'
 
 /** `spillway export`. */
 export const exportLog: Command = defineCommand({
   name: 'export',
-  summary: 'Write the history of a directory to standard output, also while it is served.',
-  usage: ['spillway export <dir> > <file>'],
-  options: {},
+  summary: 'Write the history of a directory or a cluster to standard output, also while it is served.',
+  usage: ['spillway export <dir> > <file>', 'spillway export --log <url> [options] > <file>'],
+  options: logAccessOptions,
   operand: '<dir>',
+  isOptional: true,
   notes: [
     'Each line is a batch: {"index","time","events":[...]}, the time in Unix milliseconds, payloads as they were published. It goes up to what was newest when it began, and its last line, {"end":{"batches":...}}, says that it is whole.',
     'What is damaged, or removed by the limits of the server before it was read, is left out: its indexes are named on standard error and in a line at their place, {"lost":...} or {"removed":...}, and the exit code is 1.',
   ],
-  examples: ['spillway export ./spillway-data > history.ndjson', 'spillway export ./spillway-data | gzip > history.gz'],
-  run: (_values, folder) => withDataFile(folder, write),
+  examples: [
+    'spillway export ./spillway-data > history.ndjson',
+    'spillway export ./spillway-data | gzip > history.gz',
+    'spillway export --log nats://10.0.0.1:4222 > history.ndjson',
+  ],
+  run(values, folder) {
+    const url = urlOrFolder(values, folder, logAccessOptions)
+    return url === undefined ? withDataFile(folder, write) : withHistory(url, values, write)
+  },
 })
 
-async function write(file: SqliteFile): Promise<number> {
+/** What is written. */
+type Source = Pick<SqliteFile, 'floor' | 'last'> & {
+  readonly epoch: string | undefined
+  parts(): Iterable<FilePart> | AsyncIterable<FilePart>
+}
+
+async function write(file: Source): Promise<number> {
   const progress = new Progress()
   const say = (text: string) => {
     progress.clear()
@@ -35,7 +50,7 @@ async function write(file: SqliteFile): Promise<number> {
     say('The record of what was removed is damaged, so nobody can say whether the first batches are missing.')
     isWhole = false
   }
-  for (const part of file.parts()) {
+  for await (const part of file.parts()) {
     if (!('batches' in part)) {
       isWhole = false
       say('lost' in part ? lossText(part.lost) : `Removed by the server's limits meanwhile: ${span(part.removed)}.`)

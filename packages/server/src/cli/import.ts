@@ -7,12 +7,13 @@ import { type Command, defineCommand, type Values } from './command.ts'
 import { asDataFailure, dataFile, makeFolder, span } from './data-file.ts'
 import { Failure, UsageError } from './errors.ts'
 import type { ExportEnd } from './export.ts'
-import { importInto, logPlaceOptions, logUrl, refuseWithoutLog } from './log-options.ts'
+import { importInto, logAccessOptions, logKeepOptions, urlOrFolder } from './log-options.ts'
 import { Progress } from './progress.ts'
 
 const options = {
   partial: { type: 'boolean', help: 'Import also what was cut off or picked from an export.' },
-  ...logPlaceOptions,
+  ...logAccessOptions,
+  ...logKeepOptions,
 } as const
 
 /** `spillway import`. */
@@ -37,17 +38,13 @@ export const importLog: Command = defineCommand({
 })
 
 async function runImport({ partial, ...values }: Values<typeof options>, folder: string): Promise<number> {
-  // A directory that is named is what is meant, whatever the environment says.
-  const isLog = folder === '' || values.log !== undefined
-  if (folder !== '' && isLog) throw new UsageError('Name a directory or --log, not both.')
-  const url = isLog ? logUrl(values) : refuseWithoutLog(values, logPlaceOptions)
-  if (isLog && url === undefined) throw new UsageError('<dir> or --log is required.')
+  const url = urlOrFolder(values, folder, { ...logAccessOptions, ...logKeepOptions })
   if (process.stdin.isTTY) {
     throw new UsageError('Nothing to import. Give what `spillway export` wrote on standard input.')
   }
   const input = fstatSync(process.stdin.fd)
   if (input.isDirectory()) throw new UsageError('Standard input is a directory, not an export.')
-  const made = isLog ? undefined : makeFolder(folder, folder)
+  const made = url !== undefined ? undefined : makeFolder(folder, folder)
   const progress = new Progress()
   try {
     const parts = groups(progress, partial, input.isFile() ? input.size : undefined)

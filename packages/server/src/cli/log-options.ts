@@ -1,5 +1,12 @@
+import type { NatsConnection } from '@nats-io/transport-node'
 import { SpillwayError } from 'spillway'
-import { type FilePart, importJetstream, type JetStreamLogOptions } from 'spillway/log/jetstream'
+import {
+  type FilePart,
+  importJetstream,
+  type JetStreamHistory,
+  type JetStreamLogOptions,
+  openJetstreamHistory,
+} from 'spillway/log/jetstream'
 import type { Engine } from '../engine/engine.ts'
 import { connectNats, credsOf, openNats } from '../engine/nats.ts'
 import { natsPlace } from '../engine/place.ts'
@@ -10,7 +17,7 @@ import { UsageError } from './errors.ts'
 import { choice, duration, integer, size } from './values.ts'
 
 /** Which log of an engine is meant. */
-export const logPlaceOptions = {
+export const logAccessOptions = {
   log: {
     type: 'string',
     value: '<url>',
@@ -22,12 +29,16 @@ export const logPlaceOptions = {
     value: '<file>',
     help: 'With --log: a file of NATS credentials, or of the seed of a user (nkey)',
   },
+  'allow-old-engine': { type: 'boolean', help: 'With --log: take a nats-server before 2.10.23, too.' },
+} as const
+
+/** How it is kept, where it may have to be made. */
+export const logKeepOptions = {
   replicas: {
     type: 'string',
     value: '<n>',
     help: 'With --log: nodes that keep the stream, 1 to 5. Default: as it is; where it is made 3 for durability "machine", else 1',
   },
-  'allow-old-engine': { type: 'boolean', help: 'With --log: take a nats-server before 2.10.23, too.' },
 } as const
 
 /** What `serve` is told of it beside that. */
@@ -45,7 +56,7 @@ export const logServeOptions = {
   },
 } as const
 
-type LogValues = Values<typeof logPlaceOptions & typeof logServeOptions> & {
+type LogValues = Values<typeof logAccessOptions & typeof logKeepOptions & typeof logServeOptions> & {
   readonly data: string | undefined
   readonly memory: boolean
   readonly durability: string | undefined
@@ -80,15 +91,15 @@ export async function openEngine(values: LogValues, log: ServerLog): Promise<Eng
 }
 
 /** The url of `--log` or SPILLWAY_LOG; `undefined`: neither is given. */
-export function logUrl({ log }: Pick<LogValues, 'log'>): string | undefined {
+function logUrl({ log }: Pick<LogValues, 'log'>): string | undefined {
   const url = log ?? (process.env.SPILLWAY_LOG || undefined)
   if (url === '') throw new UsageError('--log must be the url of a log, got "".')
   return url
 }
 
 /** What says which stream it is, and how it is kept. Throws `UsageError`. */
-export function placeOf(
-  values: Values<typeof logPlaceOptions>,
+function placeOf(
+  values: Values<typeof logAccessOptions & typeof logKeepOptions>,
 ): Pick<JetStreamLogOptions, 'stream' | 'replicas' | 'allowOld'> {
   const { 'log-name': stream = defaultName, replicas, 'allow-old-engine': allowOld } = values
   if (!/^[A-Za-z0-9_-]{1,64}$/.test(stream)) {
@@ -121,14 +132,14 @@ function monitorUrl(text: string): string {
 }
 
 function refuseWithout(values: LogValues): void {
-  refuseWithoutLog(values, { ...logPlaceOptions, ...logServeOptions })
+  refuseWithoutLog(values, { ...logAccessOptions, ...logKeepOptions, ...logServeOptions })
   if (values.durability === 'machine') {
     throw new UsageError('--durability machine is for --log: one disk does not survive the loss of its machine.')
   }
 }
 
 /** Throws `UsageError` for one of `options` that was given where no log of an engine is meant. */
-export function refuseWithoutLog(values: Readonly<Record<string, unknown>>, options: Options): undefined {
+function refuseWithoutLog(values: Readonly<Record<string, unknown>>, options: Options): undefined {
   for (const name of Object.keys(options)) {
     const value = values[name]
     const isGiven = Array.isArray(value) ? value.length > 0 : value !== undefined && value !== false
@@ -139,17 +150,53 @@ export function refuseWithoutLog(values: Readonly<Record<string, unknown>>, opti
 /** Makes a log of `parts` where `url` says, and gives the number of batches. Throws as `importJetstream`, and `UsageError`. */
 export async function importInto(
   url: string,
-  values: Values<typeof logPlaceOptions>,
+  values: Values<typeof logAccessOptions & typeof logKeepOptions>,
   parts: AsyncIterable<FilePart>,
 ): Promise<number> {
-  const { 'log-creds': creds } = values
   const options = placeOf(values)
+  return withConnection(url, values, (connection) => importJetstream({ ...options, connection }, parts))
+}
+
+/** Opens the history where `url` says to look at it, and lets go of it after `use`. Throws `UsageError` and `Failure`. */
+export async function withHistory<T>(
+  url: string,
+  values: Values<typeof logAccessOptions>,
+  use: (history: JetStreamHistory) => Promise<T>,
+): Promise<T> {
+  const options = placeOf({ ...values, replicas: undefined })
+  return withConnection(url, values, async (connection) => {
+    try {
+      return await use(await openJetstreamHistory({ ...options, connection }))
+    } catch (error) {
+      throw asDataFailure(error)
+    }
+  })
+}
+
+async function withConnection<T>(
+  url: string,
+  { 'log-creds': creds }: Values<typeof logAccessOptions>,
+  use: (connection: NatsConnection) => Promise<T>,
+): Promise<T> {
   const connection = await asUsage(() => connectNats(natsPlace(url), creds === undefined ? undefined : credsOf(creds)))
   try {
-    return await importJetstream({ ...options, connection }, parts)
+    return await use(connection)
   } finally {
     await connection.close()
   }
+}
+
+/** The url of a log, if that and no folder is meant: a folder that is named, whatever the environment says. Throws `UsageError`. */
+export function urlOrFolder(
+  values: Values<typeof logAccessOptions>,
+  folder: string,
+  options: Options,
+): string | undefined {
+  if (folder !== '' && values.log !== undefined) throw new UsageError('Name a directory or --log, not both.')
+  if (folder !== '') return refuseWithoutLog(values, options)
+  const url = logUrl(values)
+  if (url === undefined) throw new UsageError('<dir> or --log is required.')
+  return url
 }
 
 /** What is wrong with options is wrong usage. */

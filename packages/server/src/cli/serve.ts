@@ -12,7 +12,7 @@ import { accessOptions, openAccess } from './access.ts'
 import { type Command, defineCommand, type Values } from './command.ts'
 import { asDataFailure, dataFile, makeFolder, span } from './data-file.ts'
 import { Failure, quoted, UsageError } from './errors.ts'
-import { logPlaceOptions, logServeOptions, openEngine } from './log-options.ts'
+import { logAccessOptions, logKeepOptions, logServeOptions, openEngine } from './log-options.ts'
 import { choice, duration, integer, size } from './values.ts'
 
 const mostMs = 2 ** 31 - 1
@@ -40,7 +40,8 @@ const options = {
     help: `Keep history on disk, in this directory, which is made if need be. Default: ${defaultData}`,
   },
   memory: { type: 'boolean', help: 'Keep history in memory only; it ends with the server.' },
-  ...logPlaceOptions,
+  ...logAccessOptions,
+  ...logKeepOptions,
   ...logServeOptions,
   durability: {
     type: 'string',

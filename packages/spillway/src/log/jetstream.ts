@@ -9,9 +9,10 @@ import type { Appended, AppendOptions, Log, LogNews, LogPage, LogStart, RightsCh
 import { batchOf } from './jetstream/batch.ts'
 import { checkDurability, checkVersion, type JetStreamDurability } from './jetstream/durability.ts'
 import { asError, Engine, engineFailure } from './jetstream/engine.ts'
+import { partsOf } from './jetstream/history.ts'
 import { importParts } from './jetstream/import.ts'
 import { Keys } from './jetstream/keys.ts'
-import { beginAnew, identify, type OpenedStream, openFailure, openStream } from './jetstream/open.ts'
+import { beginAnew, findStream, identify, type OpenedStream, openFailure, openStream } from './jetstream/open.ts'
 import { Pages } from './jetstream/pages.ts'
 import { Assembler, headerName, parseHead, type StreamRecord } from './jetstream/record.ts'
 import { Tail } from './jetstream/tail.ts'
@@ -142,6 +143,40 @@ export async function importJetstream(
   checkOptions(options)
   const { connection, stream, replicas, capacity, maxBytes, maxAge } = options
   return importParts(await Engine.of(connection, stream), { replicas, capacity, maxBytes, maxAge }, parts)
+}
+
+/** The history in a stream, to look at: with servers or without. It changes nothing. */
+export interface JetStreamHistory {
+  readonly epoch: string
+  /** The newest index that was no longer kept when it was opened. */
+  readonly floor: number
+  /** The newest index when it was opened. */
+  readonly last: number
+  /** Everything after `floor` and up to `last`. `removed`: the engine let go of it after it was opened here. Rejects with `LOG_FAILED`. */
+  parts(): AsyncGenerator<FilePart>
+}
+
+/**
+ * Opens the history in a stream to look at it, also while it is served. Rejects with `CONFIG`; `LOG_UNUSABLE` if there is no
+ * such stream, or it is no log's; `LOG_FAILED` where the engine does not answer.
+ */
+export async function openJetstreamHistory(
+  options: Pick<JetStreamLogOptions, 'connection' | 'stream' | 'allowOld'>,
+): Promise<JetStreamHistory> {
+  checkOptions(options)
+  const { connection, stream } = options
+  try {
+    const engine = await Engine.of(connection, stream)
+    const { info, epoch, base } = await findStream(engine)
+    engine.base = base
+    const { last } = await newestOf(engine, info)
+    const floor = await floorOf(engine, last)
+    const messageBytes = messageBytesOf(info)
+    const extent = { epoch, end: last, messageBytes, knownFloor: floor, floor: () => floorOf(engine, last) }
+    return { epoch, floor, last, parts: () => partsOf(engine, floor, extent) }
+  } catch (cause) {
+    throw openFailure(stream, cause)
+  }
 }
 
 /** The newest index, and after which sequence to read on: before an append that is not whole yet. */

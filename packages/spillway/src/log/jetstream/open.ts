@@ -43,20 +43,25 @@ const passing = [10005, 10008, 10009]
 /** Opens the stream of a log, or makes it. Throws `LOG_UNUSABLE` for one that belongs to something else, and where it cannot be made. */
 export async function openStream(engine: Engine, wish: StreamWish): Promise<OpenedStream> {
   const found = await engine.info()
-  const info = found ?? (await create(engine, wish))
-  const opened = identify(engine.stream, info)
-  if (info.config.description === unfinished) {
-    throw unusable(
-      `The stream ${engine.stream} is being imported. If nobody is at it any more, remove it, and import again.`,
-    )
-  }
-  if (!opened) {
-    const subjects = (info.config.subjects ?? []).map(shown).join(', ')
-    throw unusable(
-      `The stream ${engine.stream} with the subjects ${subjects} was not made by Spillway. Choose another name.`,
-    )
-  }
+  const opened = logIn(engine, found ?? (await create(engine, wish)))
   return found ? { ...opened, info: await adjust(engine, found, wish) } : opened
+}
+
+/** The log in a stream. Throws `LOG_UNUSABLE` where there is none. */
+export async function findStream(engine: Engine): Promise<OpenedStream> {
+  const info = await engine.info()
+  if (!info) throw unusable(`There is no stream ${engine.stream}.`)
+  return logIn(engine, info)
+}
+
+function logIn({ stream }: Engine, info: StreamInfo): OpenedStream {
+  if (info.config.description === unfinished) {
+    throw unusable(`The stream ${stream} is being imported. If nobody is at it any more, remove it, and import again.`)
+  }
+  const opened = identify(stream, info)
+  if (opened) return opened
+  const subjects = (info.config.subjects ?? []).map(shown).join(', ')
+  throw unusable(`The stream ${stream} with the subjects ${subjects} was not made by Spillway. Choose another name.`)
 }
 
 /** The history in a stream; `undefined`: it is no log's. */

@@ -73,9 +73,13 @@ export class Pages {
   #running = 0
   #queue: (() => void)[] = []
 
-  constructor(engine: Engine, extent: Extent) {
+  readonly #batchOf: typeof batchOf
+
+  /** `toBatch`: what the batches of its pages are made by. */
+  constructor(engine: Engine, extent: Extent, toBatch: typeof batchOf = batchOf) {
     this.#engine = engine
     this.#extent = extent
+    this.#batchOf = toBatch
   }
 
   read(after: number, limit: number): Promise<LogPage> {
@@ -201,7 +205,7 @@ export class Pages {
         if (batches.length > 0) break
         lost = kind === 'lost' ? seq : seq - 1
       }
-      if (kind === 'batch') batches.push(batchOf(epoch, record))
+      if (kind === 'batch') batches.push(this.#batchOf(epoch, record))
       if (batches.length === limit) break
     }
     const floor = lost > 0 || after < knownFloor ? await this.#extent.floor() : knownFloor
