@@ -6,6 +6,7 @@ import { type TestContext, test } from 'node:test'
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect } from '@nats-io/transport-node'
 import { freePort, natsPrograms } from '@spillway/engines'
+import { serve as command } from '../src/cli/serve.ts'
 import { nats, noNats } from './support/edges.ts'
 import { folder } from './support/folder.ts'
 import { Program, run, serve } from './support/program.ts'
@@ -51,13 +52,19 @@ test('options of a log that make no sense are refused by name, and an engine tha
     ['--log', `nats://me:${canary}@127.0.0.1:1`],
     /No nats-server answers at nats:\/\/127\.0\.0\.1:1/,
   )
-  const checks = misuse.map(async ([args, message]) => {
-    const { code, stdout, stderr } = await run(t, ['serve', '--port', '0', ...args])
-    assert.match(stderr, message)
-    assert.deepEqual([code, stdout], [2, ''], args.join(' '))
-    assert.ok(!stderr.includes(canary), stderr)
-  })
-  await Promise.all([...checks, away])
+  for (const [args, message] of misuse) {
+    const wrong = command.run(['--port', '0', ...args])
+    await assert.rejects(wrong, (error: Error) => {
+      assert.match(error.message, message, args.join(' '))
+      // Exit code 2.
+      assert.equal(error.name, 'UsageError')
+      assert.ok(!error.message.includes(canary), error.message)
+      return true
+    })
+  }
+  const { code, stdout, stderr } = await run(t, ['serve', '--log', `ftp://me:${canary}@127.0.0.1`])
+  assert.deepEqual([code, stdout, stderr.includes(canary)], [2, '', false], stderr)
+  await away
 })
 
 async function refused(t: TestContext, args: string[], message: RegExp): Promise<void> {
@@ -107,10 +114,16 @@ test('an old engine is refused unless it is allowed', {
   await serve(t, '--log', engine.url, '--allow-old-engine')
 })
 
-test('an engine that does not answer is waited for, and the server starts when it does', { skip }, async (t) => {
+test('an engine that does not answer is waited for, until it does or the server is told to end', {
+  skip,
+}, async (t) => {
   const port = await freePort()
   const server = new Program(t, ['serve', '--port', '0', '--log', `nats://me:${canary}@127.0.0.1:${port}`])
   await server.stderr.line(/The log cannot be opened yet.*No nats-server answers at nats:\/\/127\.0\.0\.1:\d+/)
+  const other = new Program(t, ['serve', '--port', '0', '--log', `nats://127.0.0.1:${await freePort()}`])
+  await other.stderr.line(/The log cannot be opened yet/)
+  other.kill('SIGTERM')
+  assert.equal(await other.ended, 0)
   await nats(t, { port })
   await server.stdout.line(/history +in stream spillway at nats:\/\/127\.0\.0\.1:\d+$/)
   assert.ok(!(server.stdout.text + server.stderr.text).includes(canary))

@@ -8,7 +8,7 @@ import {
   openJetstreamHistory,
 } from 'spillway/log/jetstream'
 import type { Engine } from '../engine/engine.ts'
-import { connectNats, credsOf, openNats } from '../engine/nats.ts'
+import { connectNats, credsOf, type NatsOptions, openNats } from '../engine/nats.ts'
 import { natsPlace } from '../engine/place.ts'
 import type { ServerLog } from '../log.ts'
 import type { Options, Values } from './command.ts'
@@ -73,8 +73,11 @@ const shortestAge = 100
 const longestAge = 3650 * 86_400_000
 const longestPatience = 3_600_000
 
-/** Opens the log that `--log` or SPILLWAY_LOG names, if one does. Throws `UsageError` and `Failure` that say what is wrong. */
-export async function openEngine(values: LogValues, log: ServerLog): Promise<Engine | undefined> {
+/** A log that `--log` or SPILLWAY_LOG names, and how it is to be. */
+export type EngineWish = Omit<NatsOptions, 'log'>
+
+/** What `serve` is told of a log of an engine; `undefined`: there is to be none. Throws `UsageError`. */
+export function readEngine(values: LogValues): EngineWish | undefined {
   const url = logUrl(values)
   if (url === undefined) {
     refuseWithout(values)
@@ -85,9 +88,17 @@ export async function openEngine(values: LogValues, log: ServerLog): Promise<Eng
     const why = name === 'max-age' ? 'With --log it is --keep-age.' : '--log keeps history elsewhere.'
     throw new UsageError(`--${name} does not go with --log or SPILLWAY_LOG. ${why}`)
   }
-  const engineOptions = { ...placeOf(values), ...limitsOf(values), url, creds: values['log-creds'], log }
-  // Here and in `importInto` other kinds of urls lead to other engines.
-  return asUsage(() => openNats(engineOptions))
+  try {
+    natsPlace(url)
+  } catch (error) {
+    throw asUsageError(error)
+  }
+  return { ...placeOf(values), ...limitsOf(values), url, creds: values['log-creds'] }
+}
+
+/** Throws `UsageError` and `Failure` that say what is wrong. Here and in `withConnection` other urls lead to other engines. */
+export async function openEngine(wish: EngineWish, log: ServerLog): Promise<Engine> {
+  return asUsage(() => openNats({ ...wish, log }))
 }
 
 /** The url of `--log` or SPILLWAY_LOG; `undefined`: neither is given. */
@@ -199,12 +210,16 @@ export function urlOrFolder(
   return url
 }
 
-/** What is wrong with options is wrong usage. */
 async function asUsage<T>(open: () => Promise<T>): Promise<T> {
   try {
     return await open()
   } catch (error) {
-    if (error instanceof SpillwayError && error.code === 'CONFIG') throw new UsageError(error.message)
-    throw asDataFailure(error)
+    throw asUsageError(error)
   }
+}
+
+/** What is wrong with options is wrong usage. */
+function asUsageError(error: unknown): unknown {
+  if (error instanceof SpillwayError && error.code === 'CONFIG') return new UsageError(error.message)
+  return asDataFailure(error)
 }

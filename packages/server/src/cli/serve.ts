@@ -12,7 +12,14 @@ import { accessOptions, openAccess } from './access.ts'
 import { type Command, defineCommand, type Values } from './command.ts'
 import { asDataFailure, dataFile, makeFolder, span } from './data-file.ts'
 import { Failure, quoted, UsageError } from './errors.ts'
-import { logAccessOptions, logKeepOptions, logServeOptions, openEngine } from './log-options.ts'
+import {
+  type EngineWish,
+  logAccessOptions,
+  logKeepOptions,
+  logServeOptions,
+  openEngine,
+  readEngine,
+} from './log-options.ts'
 import { choice, duration, integer, size } from './values.ts'
 
 const mostMs = 2 ** 31 - 1
@@ -164,6 +171,7 @@ async function runServer(values: Values<typeof options>): Promise<number> {
   const host = values.host ?? '127.0.0.1'
   if (host === '') throw new UsageError('--host must be an address to listen on, got "".')
   const serverOptions = read(values)
+  const wish = readEngine(values)
   const log = values.json ? jsonLog() : humanLog()
   // A closed pipe must not end the server, whatever it was going to say.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
@@ -171,7 +179,10 @@ async function runServer(values: Values<typeof options>): Promise<number> {
   // Before anybody is told where it listens, since they may end it at once.
   const signalled = nextSignal()
   const access = await openAccess(values, log)
-  const { history, engine, place } = await openHistory(values, log)
+  // An engine may be waited for.
+  const opened = await Promise.race([openHistory(values, wish, log), signalled.then(() => undefined)])
+  if (!opened) process.exit(0)
+  const { history, engine, place } = opened
   const server = createServer({ ...serverOptions, ...access, history, engine, log })
   const url = await server.listen({ port, host }).catch(async (error: unknown) => {
     await server.close()
@@ -196,9 +207,15 @@ interface History {
   readonly place: string | undefined
 }
 
-async function openHistory(values: Values<typeof options>, log: ServerLog): Promise<History> {
-  const engine = await openEngine(values, log)
-  if (engine) return { history: undefined, engine, place: engine.place }
+async function openHistory(
+  values: Values<typeof options>,
+  wish: EngineWish | undefined,
+  log: ServerLog,
+): Promise<History> {
+  if (wish) {
+    const engine = await openEngine(wish, log)
+    return { history: undefined, engine, place: engine.place }
+  }
   const history = await openDisk(values, log)
   return { history, engine: undefined, place: history && path.resolve(history.path) }
 }
