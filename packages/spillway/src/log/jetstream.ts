@@ -68,6 +68,8 @@ const mostReplicas = 5
 const lookMs = 1000
 /** How often in a row a stream must be seen to have lost its newest messages: a leader that just took over may still be behind. */
 const looksUntilLost = 5
+/** How often in a row it must be missing: nodes that elect their leader may not know of it. */
+const looksUntilGone = 3
 const namePattern = /^[A-Za-z0-9_-]{1,64}$/
 
 /**
@@ -97,7 +99,15 @@ export async function jetstreamLog(options: JetStreamLogOptions): Promise<JetStr
     engine.base = opened.base
     const { last, after } = await newestOf(engine, opened.info)
     const floor = await floorOf(engine, last)
-    return new StreamLog(engine, opened, { level, last, after, floor, patience, clock })
+    return new StreamLog(engine, opened, {
+      keys: await Keys.read(engine, after),
+      level,
+      last,
+      after,
+      floor,
+      patience,
+      clock,
+    })
   } catch (cause) {
     throw openFailure(stream, cause)
   }
@@ -201,6 +211,7 @@ async function floorOf(engine: Engine, last: number): Promise<number> {
 }
 
 interface Beginning {
+  readonly keys: Keys
   readonly level: JetStreamDurability
   readonly last: number
   readonly after: number
@@ -232,6 +243,7 @@ class StreamLog implements JetStreamLog {
   #hasEnded = false
   #failure: Error | undefined
   #looksLost = 0
+  #looksGone = 0
   #catchingUp: Promise<void> | undefined
   #look: ReturnType<typeof setTimeout>
   #closed: Promise<void> | undefined
@@ -239,7 +251,7 @@ class StreamLog implements JetStreamLog {
   constructor(
     engine: Engine,
     { epoch, info }: OpenedStream,
-    { level, last, after, floor, patience, clock }: Beginning,
+    { keys, level, last, after, floor, patience, clock }: Beginning,
   ) {
     this.stream = engine.stream
     this.epoch = epoch
@@ -253,7 +265,7 @@ class StreamLog implements JetStreamLog {
       this.#end = resolve
     })
     const log = this
-    this.#keys = new Keys(engine, after)
+    this.#keys = keys
     this.#tail = new Tail(engine, after, {
       record: (record) => this.#hear(record),
       skipped: () => this.#miss(),
@@ -409,6 +421,7 @@ class StreamLog implements JetStreamLog {
   /** Changes of rights and skipped numbers have sequences, too: it is asked until the count fits. */
   async #locateLast(count: number, floor: number, last: number): Promise<number> {
     let after = Math.max(floor, last - count)
+    if (await this.#engine.hasBatchesOnly()) return after
     while (after > floor) {
       const found = await this.#engine.count('batch', after + 1)
       if (found >= count) break
@@ -447,7 +460,9 @@ class StreamLog implements JetStreamLog {
     const read = this.#tail.seq
     const info = await this.#engine.info()
     if (this.#closed) return undefined
-    if (!info) return this.#over(new Error(`the stream ${this.stream} was removed`))
+    this.#looksGone = info ? 0 : this.#looksGone + 1
+    if (this.#looksGone >= looksUntilGone) this.#over(new Error(`the stream ${this.stream} was removed`))
+    if (!info) return
     if (identify(this.stream, info)?.epoch !== this.epoch) {
       return this.#over(new Error(`the stream ${this.stream} was made anew: this is another history`))
     }

@@ -344,6 +344,8 @@ test('every way to read stands in this table', () => {
     './react',
     './shared',
     './log/sqlite',
+    './log/jetstream',
+    './log/postgres',
     './testing',
   ]
   assert.deepEqual(Object.keys(exports), known, 'a new entry may be a new way to read: add it to the matrix first')

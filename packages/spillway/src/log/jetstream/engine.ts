@@ -7,6 +7,7 @@ import {
   DiscardPolicy,
   JetStreamApiError,
   type JetStreamClient,
+  JetStreamError,
   type JetStreamManager,
   type JsMsg,
   jetstream,
@@ -61,6 +62,10 @@ export type Outcome =
 
 /** Milliseconds that one request may take. */
 const requestTimeout = 2000
+/** How long one pull waits for messages, and how often it is repeated where nobody answers, after how long at first. */
+const pullTimeout = 2000
+const mostPulls = 6
+const pullPause = 10
 /** [JetStream, error codes] The stream's newest sequence or message id is another one than expected. */
 const wrongLast = [10070, 10071, 10164]
 const streamNotFound = 10059
@@ -150,12 +155,22 @@ export class Engine {
     return (await orNone(this.jsm.streams.getMessage(this.stream, query), noMessage)) ?? undefined
   }
 
+  /** Whether the stream holds nothing but batches, so that sequences count them. */
+  async hasBatchesOnly(): Promise<boolean> {
+    const { state } = await this.jsm.streams.info(this.stream, { subjects_filter: `${this.base}.*` })
+    return Object.keys(state.subjects ?? {}).every((subject) => kindOf(subject) === 'batch')
+  }
+
   /** How many messages of a kind the stream has from a sequence on. */
   async count(kind: RecordKind, seq: number): Promise<number> {
-    const consumer = await this.consumer(seq, { filter_subject: `${this.base}.${kind}` })
-    const { num_pending: pending } = await consumer.info(true)
-    await consumer.delete().catch(ignore)
-    return pending
+    // The node that answers may not have heard of all yet, for some milliseconds.
+    for (let last = -1; ; ) {
+      const consumer = await this.consumer(seq, { filter_subject: `${this.base}.${kind}` })
+      const { num_pending: pending } = await consumer.info(true)
+      consumer.delete().catch(ignore)
+      if (pending === last) return pending
+      last = pending
+    }
   }
 
   /** A reader from a sequence on, that goes when nobody uses it. */
@@ -170,6 +185,26 @@ export class Engine {
       ...more,
     })
     return this.js.consumers.getConsumerFromInfo(info)
+  }
+
+  /** Gives `take` up to `count` messages that a consumer has, until that says that they are enough. */
+  async pull(consumer: Consumer, count: number, take: (message: JsMsg) => boolean): Promise<void> {
+    for (let attempt = 0; ; attempt++) {
+      let isEmpty = true
+      try {
+        const messages = await consumer.fetch({ max_messages: count, expires: pullTimeout })
+        for await (const message of messages) {
+          isEmpty = false
+          if (!take(message)) return
+        }
+        return
+      } catch (error) {
+        // A new consumer may not be known at once to the node that is asked. Another one would only be one more.
+        const mayWait = error instanceof JetStreamError && isEmpty && attempt < mostPulls
+        if (!mayWait) throw error
+        await new Promise((resolve) => setTimeout(resolve, pullPause * 2 ** attempt))
+      }
+    }
   }
 
   /** `undefined`: this is no record of this log. */

@@ -10,40 +10,40 @@ export interface KeyedAppend {
 }
 
 const mostAtOnce = 5000
-const expiresMs = 5000
+const mostAttempts = 20
+const pauseMs = 50
 
 /**
- * The appends under a key, newest last: those that were read, and from before that of the newest {@link keyWindow} messages,
- * as far as they are kept. So what every server knows of keys comes from the stream, and outlives the engine's restarts.
+ * The appends under a key, newest last: at first those among the newest {@link keyWindow} messages that are kept, then those
+ * that are read. So what every server knows of keys comes from the stream, and outlives the engine's restarts.
  */
 export class Keys {
-  readonly #engine: Engine
-  /** The newest message that was there when the log was opened. */
-  readonly #end: number
-  #known = new Map<string, KeyedAppend>()
-  #loading: Promise<void> | undefined
+  readonly #known = new Map<string, KeyedAppend>()
 
-  constructor(engine: Engine, end: number) {
-    this.#engine = engine
-    this.#end = end
+  /** Those up to sequence `end`. Rejects as the engine does. */
+  static async read(engine: Engine, end: number): Promise<Keys> {
+    const keys = new Keys()
+    let from = Math.max(1, end - keyWindow)
+    for (let attempt = 0; ; attempt++) {
+      // What the leader has: the node that a consumer is on may not have heard of all yet.
+      const next = await engine.next('batch', from)
+      if (!next || next.seq > end) return keys
+      if (attempt === mostAttempts) throw new Error('no node has all that the leader has')
+      await new Promise((resolve) => setTimeout(resolve, attempt * pauseMs))
+      from = await keys.#read(engine, from, end)
+    }
   }
 
   get(key: string): KeyedAppend | undefined {
     return this.#known.get(key)
   }
 
-  /** Reads what was there before. Once is enough, unless it rejects. */
-  load(): Promise<void> {
-    this.#loading ??= this.#load().catch((error: unknown) => {
-      this.#loading = undefined
-      throw error
-    })
-    return this.#loading
-  }
-
-  /** Told of the last record of every append that was read. */
-  note(record: StreamRecord): void {
-    noteIn(this.#known, record)
+  /** Told of the last record of every append. */
+  note({ seq, head, key }: StreamRecord): void {
+    // It is stored only behind all others of its append.
+    if (!key || head.position < head.count) return
+    this.#known.delete(key.name)
+    this.#known.set(key.name, { digest: key.digest, start: seq - head.count + 1 })
     if (this.#known.size <= keyWindow) return
     for (const oldest of this.#known.keys()) {
       this.#known.delete(oldest)
@@ -51,31 +51,25 @@ export class Keys {
     }
   }
 
-  async #load(): Promise<void> {
-    const earlier = new Map<string, KeyedAppend>()
-    const consumer = await this.#engine.consumer(this.#end - keyWindow, { headers_only: true })
+  /** Notes what there is from sequence `from` to `end`, and gives the sequence to read on from. */
+  async #read(engine: Engine, from: number, end: number): Promise<number> {
+    const consumer = await engine.consumer(from, { headers_only: true })
+    let next = from
     try {
       let { num_pending: pending } = await consumer.info(true)
-      for (let isOver = pending === 0; !isOver; ) {
-        const messages = await consumer.fetch({ max_messages: Math.min(pending, mostAtOnce), expires: expiresMs })
-        isOver = true
-        for await (const message of messages) {
-          const record = this.#engine.record(message)
-          if (record) noteIn(earlier, record)
+      for (let before = 0; pending > 0 && next <= end && next > before; ) {
+        before = next
+        await engine.pull(consumer, Math.min(pending, mostAtOnce), (message) => {
+          const record = engine.record(message)
+          if (record) this.note(record)
+          next = message.seq + 1
           pending = message.info.pending
-          isOver = pending === 0 || message.seq >= this.#end
-          if (isOver) break
-        }
+          return pending > 0 && next <= end
+        })
       }
+      return next
     } finally {
       consumer.delete().catch(() => {})
     }
-    for (const [key, append] of this.#known) earlier.set(key, append)
-    this.#known = earlier
   }
-}
-
-function noteIn(known: Map<string, KeyedAppend>, { seq, head, key }: StreamRecord): void {
-  // It is stored only behind all others of its append.
-  if (key && head.position === head.count) known.set(key.name, { digest: key.digest, start: seq - head.count + 1 })
 }

@@ -50,7 +50,6 @@ const pageBytes = 2 ** 20
 const mostPlaces = 8
 /** Pages that are read at once; others wait, so that a thousand readers are no thousand requests. */
 const mostAtOnce = 4
-const expiresMs = 2000
 const mostAttempts = 5
 const pauseMs = 20
 /** Messages that are read at once where the first ones held no batch. */
@@ -224,8 +223,7 @@ export class Pages {
         consumer.delete().catch(ignore)
         if (attempt === mostAttempts) return { records: [], holes: [], next: from }
       } catch (error) {
-        // The engine forgets consumers that nobody has used for a while, and those of a node that went; and a new one may
-        // not be known at once to the node that is asked.
+        // The engine forgets consumers that nobody has used for a while, and those of a node that went.
         if (attempt === mostAttempts) throw error
       }
     }
@@ -236,8 +234,7 @@ export class Pages {
     const holes: Hole[] = []
     let next = from
     let received = 0
-    const messages = await consumer.fetch({ max_messages: count, expires: expiresMs })
-    for await (const message of messages) {
+    await this.#engine.pull(consumer, count, (message) => {
       const record = this.#engine.record(message)
       // Nothing is lost with what was no batch: the next record names the batch before it.
       const { previous = message.seq } = record?.head ?? {}
@@ -245,8 +242,8 @@ export class Pages {
       if (record) records.push(record)
       next = message.seq + 1
       received++
-      if (received === count || isLast(message, end)) break
-    }
+      return received < count && !isLast(message, end)
+    })
     // One whose request is still open goes on by itself.
     if (received === count) this.#keep({ next, consumer })
     else consumer.delete().catch(ignore)

@@ -116,6 +116,7 @@ export class Tail {
       callback: (message) => this.#hear(message),
     })
     this.#messages = messages
+    if (this.#isClosed) messages.stop()
     void this.#listen(messages)
     try {
       await messages.closed()

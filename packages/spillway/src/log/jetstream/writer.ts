@@ -269,7 +269,6 @@ export class Writer {
   /** The messages of appends, one behind the other, and all behind what was read. What cannot be stored is settled. */
   async #planAll(jobs: readonly Job[]): Promise<Plan[]> {
     const plans: Plan[] = []
-    if (jobs.some(({ key }) => key !== undefined)) await this.#host.keys.load()
     let { seq } = this.#host.tail
     let { last } = this.#host
     for (const job of jobs) {
