@@ -428,7 +428,7 @@ function newestOf(outcomes: readonly Outcome[]): number {
 }
 
 /** Rejects if `promise` takes longer than `ms` milliseconds. */
-async function within<T>(promise: Promise<T>, ms: number): Promise<T> {
+export async function within<T>(promise: Promise<T>, ms: number): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => reject(new Error(`the stream was not read to its end within ${ms} ms`)), ms)
