@@ -298,7 +298,7 @@ export class LocalBroker implements Omit<Broker, 'subscribe'> {
     const place = wanted ? 'earliest' : (from as Exclude<From, LogStart>)
     const start = held ?? this.#locate(place)
     // Another server of the log may have told it more than this one knows.
-    const catchingUp = start.gap?.reason === 'truncated' ? this.#log.catchUp?.() : undefined
+    const catchingUp = start.gap?.reason === 'truncated' ? this.#log.catchUp?.(start.gap.after) : undefined
     if (exact && !catchingUp) this.#checkKept(start, from)
     const subscription = new BrokerSubscription(this.#source, filter, start, onLag)
     const member: Member = {

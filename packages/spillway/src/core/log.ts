@@ -32,10 +32,11 @@ export interface Log {
   follow(listener: (batch: StoredBatch) => void, news?: LogNews): () => void
 
   /**
-   * Resolves when followers were told of all that was stored when it was called: a reader may come from another server of
-   * the log, which was told more. Absent: they always are.
+   * A reader of this history says that it has seen `index`, perhaps at another server of the log, which was told more.
+   * Resolves when followers were told of it, or of all that was stored when this was called. Rejects where that is not
+   * certain. Absent: they always are.
    */
-  catchUp?(): Promise<void>
+  catchUp?(index: number): Promise<void>
 
   /**
    * Tells all brokers of this log that rights have changed: those of this thread before it returns, the others in order

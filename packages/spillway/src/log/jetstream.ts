@@ -16,7 +16,7 @@ import { beginAnew, findStream, identify, type OpenedStream, openFailure, openSt
 import { Pages } from './jetstream/pages.ts'
 import { Assembler, headerName, parseHead, type StreamRecord } from './jetstream/record.ts'
 import { Tail } from './jetstream/tail.ts'
-import { Writer } from './jetstream/writer.ts'
+import { Writer, within } from './jetstream/writer.ts'
 import type { FilePart } from './sqlite.ts'
 
 export type { JetStreamDurability } from './jetstream/durability.ts'
@@ -70,6 +70,9 @@ const lookMs = 1000
 const looksUntilLost = 5
 /** How often in a row it must be missing: nodes that elect their leader may not know of it. */
 const looksUntilGone = 3
+/** How long an index that a reader has from another server may take to come, before the true end is looked for, and how long that may take, in milliseconds. */
+const aheadMs = 1000
+const endMs = 5000
 const namePattern = /^[A-Za-z0-9_-]{1,64}$/
 
 /**
@@ -244,7 +247,8 @@ class StreamLog implements JetStreamLog {
   #failure: Error | undefined
   #looksLost = 0
   #looksGone = 0
-  #catchingUp: Promise<void> | undefined
+  #lastEnd: Promise<void> = Promise.resolve()
+  #nextEnd: Promise<void> | undefined
   #look: ReturnType<typeof setTimeout>
   #closed: Promise<void> | undefined
 
@@ -336,13 +340,30 @@ class StreamLog implements JetStreamLog {
     }
   }
 
-  /** Asked by many readers at once, it looks once. */
-  catchUp(): Promise<void> {
-    this.#catchingUp ??= Promise.resolve().then(async () => {
-      this.#catchingUp = undefined
-      await this.#writer.catchUp()
+  /** What was acknowledged comes. What does not was made up, or the engine lost it: the true end tells. */
+  async catchUp(index: number): Promise<void> {
+    try {
+      await within(this.#tail.reached(index), aheadMs)
+    } catch {
+      await this.#findEnd().catch((cause) => {
+        throw engineFailure('It is not certain what was stored last.', cause)
+      })
+    }
+  }
+
+  /**
+   * Stores a message and reads up to it. The end that the engine tells would not do: a node that was cut from the others
+   * takes itself for the leader for some seconds, and its own end for that of all.
+   */
+  #findEnd(): Promise<void> {
+    // All who come while one is under way share the next, for it may stand before what they ask for.
+    this.#nextEnd ??= this.#lastEnd.then(() => {
+      this.#nextEnd = undefined
+      const found = within(this.#writer.note('skipped', new Uint8Array()), endMs)
+      this.#lastEnd = found.catch(ignore)
+      return found
     })
-    return this.#catchingUp
+    return this.#nextEnd
   }
 
   announce(change: RightsChange): void {

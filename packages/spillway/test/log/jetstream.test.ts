@@ -409,3 +409,21 @@ test('an engine without room says so, readers go on, and it takes events again o
   const { indexes } = await log.append([batch('b')])
   assert.deepEqual(told, [`${indexes[0]} b`])
 })
+
+test('appends under one key through several servers at once are one', { skip }, async (t) => {
+  const site = await natsSite(t)
+  const logs = [await site.open(), await site.open(), await site.open()]
+  const told = follow(logs[0] as Log)
+  const keys = Array.from({ length: 1500 }, (_, n) => `k${n}`)
+  // Each goes through them at its own pace, so that one reads what another stored while it makes its next window.
+  const appendAll = async (log: Log) => {
+    for (const key of keys) await log.append([batch(key)], { key })
+  }
+  await Promise.all(logs.map(appendAll))
+  await logs[0]?.append([batch('end')])
+  await until(() => told.at(-1)?.endsWith(' end') === true, 'the end is told')
+  assert.deepEqual(
+    told.slice(0, -1).map((line) => line.split(' ')[1]),
+    keys,
+  )
+})

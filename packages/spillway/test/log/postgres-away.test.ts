@@ -172,7 +172,7 @@ test('a database that stays away fails what waits: nothing was stored, and later
   await assert.rejects(first, withCode('LOG_FAILED', /1000 ms/))
   proxy.mode = 'open'
   await until(async () => (await log.append([batch('c')]).catch(() => false)) !== false, 'it is back')
-  await other.catchUp?.()
+  await other.catchUp?.(Number.MAX_SAFE_INTEGER)
   assert.equal(
     keysOf(await readAll(other))
       .at(-1)
@@ -189,7 +189,7 @@ test('an append without an answer says that nobody knows, and its repetition sto
   proxy.mode = 'open'
   proxy.cut()
   assert.deepEqual(await append(), { indexes: [1], duplicate: true })
-  await other.catchUp?.()
+  await other.catchUp?.(Number.MAX_SAFE_INTEGER)
   assert.deepEqual(keysOf(await readAll(other)), ['1 a'])
 })
 
@@ -203,7 +203,7 @@ test('an append that was given up and arrives late is not stored behind later on
   proxy.mode = 'open'
   await until(() => later.outcome.state !== 'pending', 'it is settled')
   assert.equal(later.outcome.state, 'done')
-  await other.catchUp?.()
+  await other.catchUp?.(Number.MAX_SAFE_INTEGER)
   const keys = keysOf(await readAll(other)).map((key) => key.split(' ')[1])
   assert.ok(keys.join() === 'warm,next' || keys.join() === 'warm,late,next', keys.join())
 })

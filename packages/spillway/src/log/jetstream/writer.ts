@@ -242,8 +242,8 @@ export class Writer {
   async #attempt(jobs: readonly Job[], claimsTurn: boolean): Promise<{ problem?: Error; isConflict: boolean }> {
     try {
       if (claimsTurn) await this.#claimTurn()
-      const plans = await this.#planAll(jobs)
-      const outcomes = await this.#send(plans)
+      const { plans, after } = await this.#planAll(jobs)
+      const outcomes = await this.#send(plans, after)
       const all = outcomes.flat()
       const problem = failureIn(all, 'unknown')
       const isConflict = all.some(({ kind }) => kind === 'conflict')
@@ -267,19 +267,22 @@ export class Writer {
   }
 
   /** The messages of appends, one behind the other, and all behind what was read. What cannot be stored is settled. */
-  async #planAll(jobs: readonly Job[]): Promise<Plan[]> {
+  async #planAll(jobs: readonly Job[]): Promise<{ plans: readonly Plan[]; after: number }> {
     const plans: Plan[] = []
     let { seq } = this.#host.tail
     let { last } = this.#host
+    // Up to where keys and indexes were looked at. Once this is awaited the tail may have read more.
+    let after = seq
     for (const job of jobs) {
-      if (this.#isRepeated(job)) continue
+      if (this.#isStored(job)) continue
       let kinds = kindsOf(job, last, seq)
       if (kinds instanceof SpillwayError) {
         // Others may have appended what was not read yet. A job that can be refused is alone.
         await this.catchUp()
-        if (this.#isRepeated(job)) continue
+        if (this.#isStored(job)) continue
         ;({ seq } = this.#host.tail)
         ;({ last } = this.#host)
+        after = seq
         kinds = kindsOf(job, last, seq)
       }
       if (kinds instanceof SpillwayError) {
@@ -291,13 +294,17 @@ export class Writer {
       seq += kinds.length
       if (job.kind === 'batch') last = seq
     }
-    return plans
+    return { plans, after }
   }
 
-  /** Settles an append whose key was used before. */
-  #isRepeated(job: Job): boolean {
+  /** Settles an append of which an earlier attempt was read in the meantime, or whose key was used before. */
+  #isStored(job: Job): boolean {
+    if (job.first !== undefined) {
+      this.#resolve(job, { indexes: indexesOf(job.batches, job.first), duplicate: false })
+      return true
+    }
     const first = job.key === undefined ? undefined : this.#host.keys.get(job.key)
-    if (!first || job.first !== undefined) return false
+    if (!first) return false
     if (first.digest !== String(job.digest)) this.#reject(job, keyReused(job.key as string))
     else this.#resolve(job, { indexes: indexesOf(job.batches, first.start), duplicate: true })
     return true
@@ -321,11 +328,10 @@ export class Writer {
   }
 
   /** The outcomes of each plan's messages; of those behind one that was not stored there may be none. */
-  async #send(plans: readonly Plan[]): Promise<Outcome[][]> {
+  async #send(plans: readonly Plan[], after: number): Promise<Outcome[][]> {
     const { engine, tail } = this.#host
     const drafts = plans.flatMap((plan) => plan.drafts)
     const outcomes: Outcome[] = []
-    const start = tail.seq
     tail.hold()
     while (outcomes.length < drafts.length) {
       const from = outcomes.length
@@ -333,7 +339,7 @@ export class Writer {
       const answers = await Promise.all(
         chunk.map((draft, n) => {
           // The number alone would hold again once somebody else has filled the place of one that was refused.
-          return engine.publish(draft, { after: start + from + n, behind: drafts[from + n - 1]?.id })
+          return engine.publish(draft, { after: after + from + n, behind: drafts[from + n - 1]?.id })
         }),
       )
       for (const [n, answer] of answers.entries()) {
@@ -421,7 +427,7 @@ function newestOf(outcomes: readonly Outcome[]): number {
 }
 
 /** Rejects if `promise` takes longer than `ms` milliseconds. */
-async function within<T>(promise: Promise<T>, ms: number): Promise<T> {
+export async function within<T>(promise: Promise<T>, ms: number): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => reject(new Error(`the stream was not read to its end within ${ms} ms`)), ms)
