@@ -44,34 +44,51 @@ export class Keys {
   /** Told of the last record of every append that was read. */
   note(record: StreamRecord): void {
     noteIn(this.#known, record)
-    if (this.#known.size <= keyWindow) return
+    this.#trim()
+  }
+
+  #trim(): void {
     for (const oldest of this.#known.keys()) {
+      if (this.#known.size <= keyWindow) return
       this.#known.delete(oldest)
-      return
     }
   }
 
   async #load(): Promise<void> {
     const earlier = new Map<string, KeyedAppend>()
-    const consumer = await this.#engine.consumer(this.#end - keyWindow, { headers_only: true })
+    let read = this.#end - keyWindow - 1
+    for (;;) {
+      // Only the leader says for sure that there is no more: the node of a consumer may not have heard of all yet.
+      const next = await this.#engine.next('batch', read + 1)
+      if (!next || next.seq > this.#end) break
+      read = await this.#readFrom(next.seq, earlier)
+    }
+    for (const [key, append] of this.#known) earlier.set(key, append)
+    this.#known = earlier
+    this.#trim()
+  }
+
+  /** Notes what one consumer gives from `start` on, and answers how far that was. Rejects if it was nothing. */
+  async #readFrom(start: number, earlier: Map<string, KeyedAppend>): Promise<number> {
+    let read = start - 1
+    const consumer = await this.#engine.consumer(start, { headers_only: true })
     try {
-      let { num_pending: pending } = await consumer.info(true)
-      for (let isOver = pending === 0; !isOver; ) {
-        const messages = await consumer.fetch({ max_messages: Math.min(pending, mostAtOnce), expires: expiresMs })
+      for (let isOver = false; !isOver; ) {
+        const messages = await consumer.fetch({ max_messages: mostAtOnce, expires: expiresMs })
         isOver = true
         for await (const message of messages) {
           const record = this.#engine.record(message)
           if (record) noteIn(earlier, record)
-          pending = message.info.pending
-          isOver = pending === 0 || message.seq >= this.#end
+          read = message.seq
+          isOver = message.info.pending === 0 || read >= this.#end
           if (isOver) break
         }
       }
     } finally {
       consumer.delete().catch(() => {})
     }
-    for (const [key, append] of this.#known) earlier.set(key, append)
-    this.#known = earlier
+    if (read < start) throw new Error(`the stream could not be read from ${start} on`)
+    return read
   }
 }
 
