@@ -100,17 +100,10 @@ export async function jetstreamLog(options: JetStreamLogOptions): Promise<JetStr
     const level = durability ?? (opened.info.config.num_replicas >= 3 ? 'machine' : 'process')
     await checkDurability(level, opened.info, monitors)
     engine.base = opened.base
-    const { last, after } = await newestOf(engine, opened.info)
-    const floor = await floorOf(engine, last)
-    return new StreamLog(engine, opened, {
-      keys: await Keys.read(engine, after),
-      level,
-      last,
-      after,
-      floor,
-      patience,
-      clock,
-    })
+    const newest = await newestOf(engine, opened.info)
+    const floor = await floorOf(engine, newest.last)
+    const keys = await Keys.read(engine, newest.after)
+    return new StreamLog(engine, opened, { keys, level, ...newest, floor, patience, clock })
   } catch (cause) {
     throw openFailure(stream, cause)
   }
@@ -192,18 +185,30 @@ export async function openJetstreamHistory(
   }
 }
 
-/** The newest index, and after which sequence to read on: before an append that is not whole yet. */
-async function newestOf(engine: Engine, { state }: StreamInfo): Promise<{ last: number; after: number }> {
+/** Where a log's reading begins. */
+interface Newest {
+  /** The newest index. */
+  readonly last: number
+  /** After which sequence to read on: before an append that is not whole yet, and what may be the beginning of one. */
+  readonly after: number
+  /** The log's time then. */
+  readonly time: number
+}
+
+async function newestOf(engine: Engine, { state }: StreamInfo): Promise<Newest> {
   const message = await engine.newest('batch')
   const record = message && engine.record(message)
-  if (!record) return { last: state.last_seq, after: state.last_seq }
+  if (!record) return { last: state.last_seq, after: Math.max(0, state.first_seq - 1), time: 0 }
   const { seq, head } = record
-  // An import may end with what is lost.
-  const lost = (await engine.newest('lost'))?.seq ?? 0
-  if (head.position === head.count) return { last: Math.max(seq, lost), after: Math.max(seq, state.last_seq) }
-  const start = await engine.message(seq - head.position + 1)
-  const before = (start && engine.record(start)?.head.previous) ?? seq - head.position
-  return { last: before, after: seq - head.position }
+  const { time, position, count } = head
+  if (position === count) {
+    // An import may end with what is lost.
+    const lost = (await engine.newest('lost'))?.seq ?? 0
+    return { last: Math.max(seq, lost), after: Math.max(seq, lost), time }
+  }
+  const start = await engine.message(seq - position + 1)
+  const before = (start && engine.record(start)?.head.previous) ?? seq - position
+  return { last: before, after: seq - position, time }
 }
 
 /** The newest index that is no longer kept. */
@@ -213,11 +218,9 @@ async function floorOf(engine: Engine, last: number): Promise<number> {
   return Math.min(engine.record(oldest)?.head.previous ?? oldest.seq - 1, last)
 }
 
-interface Beginning {
+interface Beginning extends Newest {
   readonly keys: Keys
   readonly level: JetStreamDurability
-  readonly last: number
-  readonly after: number
   readonly floor: number
   readonly patience: number
   readonly clock: Clock
@@ -240,7 +243,11 @@ class StreamLog implements JetStreamLog {
   #mayMiss = false
   #last: number
   #floor: number
-  #time = 0
+  #time: number
+  /** The newest record that was read. */
+  #newest: { readonly seq: number; readonly name: string } | undefined
+  /** When the stream had last changed as it was compared with that. */
+  #comparedAt = ''
   #messageBytes: number
   #end: (reason: Error) => void = ignore
   #hasEnded = false
@@ -255,7 +262,7 @@ class StreamLog implements JetStreamLog {
   constructor(
     engine: Engine,
     { epoch, info }: OpenedStream,
-    { keys, level, last, after, floor, patience, clock }: Beginning,
+    { keys, level, last, after, time, floor, patience, clock }: Beginning,
   ) {
     this.stream = engine.stream
     this.epoch = epoch
@@ -264,6 +271,7 @@ class StreamLog implements JetStreamLog {
     this.#clock = clock
     this.#last = last
     this.#floor = floor
+    this.#time = time
     this.#messageBytes = messageBytesOf(info)
     this.ended = new Promise((resolve) => {
       this.#end = resolve
@@ -273,6 +281,10 @@ class StreamLog implements JetStreamLog {
     this.#tail = new Tail(engine, after, {
       record: (record) => this.#hear(record),
       skipped: () => this.#miss(),
+      gone: (upTo) => {
+        this.#miss()
+        this.#tellMissed(upTo)
+      },
     })
     this.#writer = new Writer(
       newEpoch(Date.now()),
@@ -398,11 +410,12 @@ class StreamLog implements JetStreamLog {
 
   #hear(record: StreamRecord): void {
     this.#time = Math.max(this.#time, record.head.time)
+    this.#newest = { seq: record.seq, name: nameOf(record) }
     const whole = this.#assembler.take(record)
     for (const part of whole) {
       if (part.kind === 'rights') this.#heed(part)
       if (part.kind !== 'batch') continue
-      if (this.#mayMiss) this.#tellMissed(part)
+      if (this.#mayMiss) this.#compareWithLast(part)
       this.#last = part.seq
       this.#followers.tell([batchOf(this.epoch, part)])
     }
@@ -421,15 +434,19 @@ class StreamLog implements JetStreamLog {
   }
 
   /** Whether batches were among what was gone, is told with the first one after it. */
-  #tellMissed({ seq, head }: StreamRecord): void {
+  #compareWithLast({ seq, head }: StreamRecord): void {
     this.#mayMiss = false
-    if (head.previous !== undefined && head.previous <= this.#last) return
-    this.#last = seq - 1
-    for (const news of this.#news) news.missed(seq - 1)
+    if (head.previous === undefined || head.previous > this.#last) this.#tellMissed(seq - 1)
+  }
+
+  #tellMissed(upTo: number): void {
+    this.#mayMiss = false
+    this.#last = upTo
+    for (const news of this.#news) news.missed(upTo)
   }
 
   #heed({ data }: StreamRecord): void {
-    const { from, subject, isRevoked } = JSON.parse(decoder.decode(data))
+    const { from, subject, isRevoked = false } = parseRights(data)
     if (from === this.#writer.id) return
     for (const news of this.#news) news.rights({ subject, isRevoked })
   }
@@ -490,8 +507,15 @@ class StreamLog implements JetStreamLog {
     const { last_seq: newest } = info.state
     const isSure = info.cluster === undefined || Boolean(info.cluster.leader)
     this.#looksLost = isSure && newest < read ? this.#looksLost + 1 : 0
-    if (this.#looksLost >= looksUntilLost) await this.#renew(newest)
-    this.#tail.check(newest)
+    if (this.#looksLost >= looksUntilLost) {
+      return this.#renew(`the stream ${this.stream} ends at ${newest}, but ${this.#tail.seq} was acknowledged`)
+    }
+    if (info.state.last_ts !== this.#comparedAt) {
+      const again = await this.#seqGivenAgain()
+      if (again) return this.#renew(`the stream ${this.stream} has given the number ${again} a second time`)
+      this.#comparedAt = info.state.last_ts
+    }
+    await this.#tail.check(newest)
     this.#messageBytes = messageBytesOf(info)
     if (info.state.first_seq > this.#floor + 1) await this.#askFloor()
     // A node that is cut from the others answers this, too.
@@ -499,9 +523,18 @@ class StreamLog implements JetStreamLog {
   }
 
   /** The engine lost what it had acknowledged, and would give its sequences again: what follows is another history. */
-  async #renew(newest: number): Promise<void> {
+  async #renew(reason: string): Promise<undefined> {
     await beginAnew(this.#engine)
-    this.#over(new Error(`the stream ${this.stream} ends at ${newest}, but ${this.#tail.seq} was acknowledged`))
+    return this.#over(new Error(reason))
+  }
+
+  /** The newest sequence that was read, if there is another record now: those that append may have filled a loss before it was seen. */
+  async #seqGivenAgain(): Promise<number | undefined> {
+    const newest = this.#newest
+    const found = newest && (await this.#engine.message(newest.seq))
+    if (!found) return undefined
+    const record = this.#engine.record(found)
+    return record && nameOf(record) === newest.name ? undefined : newest.seq
   }
 
   #over(reason: Error): undefined {
@@ -516,6 +549,20 @@ class StreamLog implements JetStreamLog {
 
 const encoder = new TextEncoder()
 const decoder = new TextDecoder()
+
+/** No other record of the stream has it. */
+function nameOf({ head }: StreamRecord): string {
+  return `${head.append} ${head.position}`
+}
+
+/** What cannot be read may have been about anybody. */
+function parseRights(data: Uint8Array): Partial<RightsChange> & { readonly from?: string } {
+  try {
+    return JSON.parse(decoder.decode(data)) ?? {}
+  } catch {
+    return {}
+  }
+}
 
 function messageBytesOf({ state }: StreamInfo): number {
   return state.messages > 0 ? state.bytes / state.messages : 1

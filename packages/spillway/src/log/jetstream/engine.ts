@@ -143,8 +143,8 @@ export class Engine {
     return (await orNone(this.jsm.streams.getMessage(this.stream, { seq }), noMessage)) ?? undefined
   }
 
-  /** The first message of a kind at or after a sequence. */
-  async next(kind: RecordKind, seq: number): Promise<StoredMsg | undefined> {
+  /** The first message of a kind, or of any, at or after a sequence. */
+  async next(kind: RecordKind | '*', seq: number): Promise<StoredMsg | undefined> {
     const query = { seq: Math.max(1, seq), next_by_subj: `${this.base}.${kind}` }
     return (await orNone(this.jsm.streams.getMessage(this.stream, query), noMessage)) ?? undefined
   }

@@ -44,10 +44,9 @@ export class Keys {
     if (!key || head.position < head.count) return
     this.#known.delete(key.name)
     this.#known.set(key.name, { digest: key.digest, start: seq - head.count + 1 })
-    if (this.#known.size <= keyWindow) return
     for (const oldest of this.#known.keys()) {
+      if (this.#known.size <= keyWindow) return
       this.#known.delete(oldest)
-      return
     }
   }
 

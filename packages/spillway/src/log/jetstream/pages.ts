@@ -11,8 +11,9 @@ interface Place {
   readonly consumer: Consumer
 }
 
-/** Where batches are missing: up to this sequence. */
+/** Sequences of which nothing is there. They are a loss if the batch behind them names one among them as the one before it. */
 interface Hole {
+  readonly from: number
   readonly upTo: number
 }
 
@@ -161,11 +162,12 @@ export class Pages {
   async #whole({ records, holes }: Span): Promise<StreamRecord[]> {
     const whole: StreamRecord[] = []
     const add = async (parts: readonly StreamRecord[]) => {
-      const [last] = parts.slice(-1)
-      if (!last) return
+      const [begin] = parts
+      const last = parts.at(-1)
+      if (!begin || !last) return
       const state = await this.#stateOf(last)
       if (state === 'whole') whole.push(...parts)
-      if (state === 'gone') holes.push({ upTo: last.seq })
+      if (state === 'gone') holes.push({ from: begin.seq, upTo: last.seq })
     }
     const [first] = records
     let start = 0
@@ -199,7 +201,10 @@ export class Pages {
     let lost = 0
     for (const record of records) {
       const { kind, seq } = record
-      const isMissing = holes.some((hole) => hole.upTo < seq && hole.upTo > (batches.at(-1)?.index ?? lost))
+      if (kind !== 'batch' && kind !== 'lost') continue
+      const { previous = seq } = record.head
+      const told = batches.at(-1)?.index ?? lost
+      const isMissing = holes.some(({ from, upTo }) => upTo < seq && upTo > told && previous >= from)
       if (isMissing || kind === 'lost') {
         if (batches.length > 0) break
         lost = kind === 'lost' ? seq : seq - 1
@@ -236,9 +241,7 @@ export class Pages {
     let received = 0
     await this.#engine.pull(consumer, count, (message) => {
       const record = this.#engine.record(message)
-      // Nothing is lost with what was no batch: the next record names the batch before it.
-      const { previous = message.seq } = record?.head ?? {}
-      if (message.seq > next && previous >= next) holes.push({ upTo: message.seq - 1 })
+      if (message.seq > next) holes.push({ from: next, upTo: message.seq - 1 })
       if (record) records.push(record)
       next = message.seq + 1
       received++

@@ -57,7 +57,7 @@ export function parseHead(text: string): RecordHead | undefined {
     previous: previous === '-' ? undefined : Number(previous),
   }
   const { position: at, count: of, previous: before = 0 } = head
-  const isSound = at >= 1 && at <= of && Number.isSafeInteger(of) && head.time >= 0 && before >= 0
+  const isSound = at >= 1 && at <= of && Number.isSafeInteger(of) && Number.isFinite(head.time) && before >= 0
   return isSound ? head : undefined
 }
 
@@ -65,9 +65,15 @@ export function formatKey({ name, digest }: RecordKey): string {
   return `${digest} ${encodeURIComponent(name)}`
 }
 
+/** `undefined`: there is none, or it was not written by {@link formatKey}. */
 export function parseKey(text: string): RecordKey | undefined {
   const [digest, name] = text.split(' ')
-  return digest && name !== undefined ? { digest, name: decodeURIComponent(name) } : undefined
+  if (!digest || name === undefined) return undefined
+  try {
+    return { digest, name: decodeURIComponent(name) }
+  } catch {
+    return undefined
+  }
 }
 
 /** What `subject` says; `undefined` if it is of no kind that is known. */

@@ -5,8 +5,10 @@ import type { StreamRecord } from './record.ts'
 export interface TailListener {
   /** A record, each once, in the order of the stream. */
   record(record: StreamRecord): void
-  /** The records up to this sequence were gone before they could be read. */
-  skipped(upTo: number): void
+  /** Records before the next one were gone before they could be read. */
+  skipped(): void
+  /** The records up to this sequence were gone before they could be read, and there is no next one. */
+  gone(upTo: number): void
 }
 
 const retryMs = 100
@@ -75,10 +77,16 @@ export class Tail {
     await new Promise<void>((resolve) => this.#waiting.push({ seq, resolve }))
   }
 
-  /** Told where the stream ends: what does not come though it is there is asked for anew. */
-  check(last: number): void {
+  /** Told where the stream ends: what does not come though it is there is asked for anew, and what is not there is passed over. */
+  async check(last: number): Promise<void> {
     if (last <= this.seq) this.#movedAt = performance.now()
-    else if (performance.now() - this.#movedAt > silence) this.#startAnew()
+    if (performance.now() - this.#movedAt <= silence) return
+    const next = await this.#engine.next('*', this.seq + 1)
+    if (next) return this.#startAnew()
+    if (last <= this.seq || this.#isHeld || this.#isClosed) return
+    this.seq = last
+    this.#listener.gone(last)
+    this.#wake()
   }
 
   async close(): Promise<void> {
@@ -146,7 +154,7 @@ export class Tail {
         return
       }
       this.seq = message.seq - 1
-      this.#listener.skipped(this.seq)
+      this.#listener.skipped()
     }
     const record = this.#engine.record(message)
     if (record) this.take(record)

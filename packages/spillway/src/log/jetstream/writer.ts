@@ -97,6 +97,7 @@ export class Writer {
 
   async append(batches: readonly PendingBatch[], { key, expected }: AppendOptions): Promise<Appended> {
     this.#checkOpen()
+    if (batches.length === 0) return { indexes: [], duplicate: false }
     if (key === undefined) return this.#add('batch', batches, bodiesOf(batches), { expected })
     // Under way here: what becomes of it decides.
     for (let same = this.#keyed.get(key); same; same = this.#keyed.get(key)) await same
@@ -194,9 +195,7 @@ export class Writer {
     // What else this turn publishes shares the first window.
     await Promise.resolve()
     while (this.#queue.length > 0) {
-      const window = this.#takeWindow()
-      await this.#store(window)
-      for (const { size } of window) this.#waiting -= size
+      await this.#store(this.#takeWindow())
     }
     this.#flushing = undefined
   }
@@ -242,7 +241,7 @@ export class Writer {
   async #attempt(jobs: readonly Job[], claimsTurn: boolean): Promise<{ problem?: Error; isConflict: boolean }> {
     try {
       if (claimsTurn) await this.#claimTurn()
-      const { plans, after } = await this.#planAll(jobs)
+      const { after, plans } = await this.#planAll(jobs)
       const outcomes = await this.#send(plans, after)
       const all = outcomes.flat()
       const problem = failureIn(all, 'unknown')
@@ -260,14 +259,20 @@ export class Writer {
   /** Takes the next place in the stream, whatever it is, and reads up to it. */
   async #claimTurn(): Promise<void> {
     const { engine, tail } = this.#host
+    const { seq: read } = tail
     const append = `${this.id}.${++this.#count}`
     const head = { time: this.#host.now(), append, position: 1, count: 1, previous: undefined }
     const outcome = await engine.publish({ kind: 'skipped', head, data: none, id: append })
-    if (outcome.kind === 'stored') await within(tail.reached(outcome.seq), this.#patience)
+    if (outcome.kind !== 'stored') return
+    if (outcome.seq <= read) throw new Error(`the stream gives the number ${outcome.seq} a second time`)
+    await within(tail.reached(outcome.seq), this.#patience)
   }
 
-  /** The messages of appends, one behind the other, and all behind what was read. What cannot be stored is settled. */
-  async #planAll(jobs: readonly Job[]): Promise<{ plans: readonly Plan[]; after: number }> {
+  /**
+   * The messages of appends, one behind the other, and all behind sequence `after`, up to which it was read. What is stored
+   * already, or cannot be, is settled.
+   */
+  async #planAll(jobs: readonly Job[]): Promise<{ after: number; plans: Plan[] }> {
     const plans: Plan[] = []
     let { seq } = this.#host.tail
     let { last } = this.#host
@@ -294,19 +299,23 @@ export class Writer {
       seq += kinds.length
       if (job.kind === 'batch') last = seq
     }
-    return { plans, after }
+    return { after, plans }
   }
 
-  /** Settles an append of which an earlier attempt was read in the meantime, or whose key was used before. */
+  /** Settles an append that an earlier attempt has stored, as was read since, or whose key was used before. */
   #isStored(job: Job): boolean {
-    if (job.first !== undefined) {
-      this.#resolve(job, { indexes: indexesOf(job.batches, job.first), duplicate: false })
-      return true
-    }
+    if (this.#isRead(job)) return true
     const first = job.key === undefined ? undefined : this.#host.keys.get(job.key)
     if (!first) return false
     if (first.digest !== String(job.digest)) this.#reject(job, keyReused(job.key as string))
     else this.#resolve(job, { indexes: indexesOf(job.batches, first.start), duplicate: true })
+    return true
+  }
+
+  /** Settles an append that was read. */
+  #isRead(job: Job): boolean {
+    if (job.first === undefined) return false
+    this.#resolve(job, { indexes: indexesOf(job.batches, job.first), duplicate: false })
     return true
   }
 
@@ -327,7 +336,7 @@ export class Writer {
     return { job, drafts }
   }
 
-  /** The outcomes of each plan's messages; of those behind one that was not stored there may be none. */
+  /** Sends plans that stand behind `after`. Gives the outcomes of each one's messages; behind one that was not stored there may be none. */
   async #send(plans: readonly Plan[], after: number): Promise<Outcome[][]> {
     const { engine, tail } = this.#host
     const drafts = plans.flatMap((plan) => plan.drafts)
@@ -360,12 +369,11 @@ export class Writer {
 
   /** Settles an append that was read, or of which all messages were confirmed and read, or one was refused. */
   #settle({ job, drafts }: Plan, outcomes: readonly Outcome[]): void {
-    if (job.isSettled) return
+    if (job.isSettled || this.#isRead(job)) return
     const seqs = outcomes.flatMap((outcome) => (outcome.kind === 'stored' ? outcome.seq : []))
     const isConfirmed = seqs.length === drafts.length && (seqs.at(-1) as number) <= this.#host.tail.seq
-    const start = job.first ?? (isConfirmed ? seqs[0] : undefined)
-    if (start !== undefined) {
-      this.#resolve(job, { indexes: indexesOf(job.batches, start), duplicate: false })
+    if (isConfirmed) {
+      this.#resolve(job, { indexes: indexesOf(job.batches, seqs[0] as number), duplicate: false })
       return
     }
     const refusal = failureIn(outcomes, 'refused')
@@ -384,11 +392,13 @@ export class Writer {
 
   #forget(job: Job): void {
     job.isSettled = true
+    this.#waiting -= job.size
     for (let attempt = 0; attempt < job.attempts; attempt++) this.#sent.delete(`${job.name}.${attempt}`)
   }
 
   #giveUp(jobs: readonly Job[], cause: Error): void {
     for (const job of jobs) {
+      if (this.#isRead(job)) continue
       const outcome =
         job.attempts > 0
           ? 'It is not known whether the events were stored: publish them again under the same id.'
