@@ -2,10 +2,12 @@ import assert from 'node:assert/strict'
 import { cp, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { test } from 'node:test'
-import { headers, type NatsConnection } from '@nats-io/transport-node'
+import { connect, headers, type NatsConnection } from '@nats-io/transport-node'
+import { startNatsCluster } from '@spillway/engines'
 import type { SpillwayError } from '../../src/core/errors.ts'
 import { encodeEvents, type PendingBatch, type StoredBatch } from '../../src/core/event.ts'
 import type { Log } from '../../src/core/log.ts'
+import { jetstreamLog } from '../../src/log/jetstream.ts'
 import { ManualClock } from '../support/clock.ts'
 import { until } from '../support/http.ts'
 import { cuttableLine, type NatsSite, natsSite, noNats } from '../support/nats.ts'
@@ -239,4 +241,35 @@ test('what was published by hand and cannot be read holds up nobody', { skip }, 
   const { batches } = await (await site.open()).read(0, 10)
   assert.equal(batches.at(-1)?.events[0]?.key, 'b')
   await assert.rejects(log.append([batch('c')], { expected: 1 }), withCode('INDEX_MISMATCH'))
+})
+
+/** A cluster that has just begun may not answer in time. */
+async function openedOn(connection: NatsConnection): Promise<Log> {
+  for (;;) {
+    try {
+      return await jetstreamLog({ connection, stream: 'events', replicas: 3 })
+    } catch (error) {
+      if ((error as SpillwayError).code !== 'LOG_FAILED') throw error
+    }
+  }
+}
+
+test('servers that append at the same time do not stop a stream of three nodes', { skip }, async (t) => {
+  const cluster = await startNatsCluster()
+  t.after(() => cluster.stop())
+  const logs = await Promise.all(
+    cluster.urls.map(async (servers) => {
+      const connection = await connect({ servers, maxReconnectAttempts: -1, ignoreClusterUpdates: true })
+      t.after(() => connection.close())
+      const log = await openedOn(connection)
+      t.after(() => log.close())
+      return log
+    }),
+  )
+  const total = 100
+  const appends = logs.flatMap((log, n) =>
+    Array.from({ length: total }, (_, m) => log.append([batch(`${n}.${m} 1`), batch(`${n}.${m} 2`)])),
+  )
+  const indexes = (await Promise.all(appends)).flatMap((appended) => appended.indexes)
+  assert.equal(new Set(indexes).size, 2 * logs.length * total)
 })

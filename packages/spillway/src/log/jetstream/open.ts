@@ -32,6 +32,9 @@ const description = 'Spillway log, format 1. Its indexes are the sequences; do n
 /** Of a stream that is being imported: no log yet. */
 const unfinished = 'Spillway import, not finished. If nobody is at it any more, remove it.'
 const described = /^Spillway log, format 1\.(?:.* Generation (\d+)\.)?/
+/** How often, and after how many milliseconds each, a stream is looked for that another server makes. */
+const mostLooks = 50
+const lookMs = 100
 const nanos = (ms: number) => ms * 1_000_000
 // [JetStream, error codes]
 const nameInUse = 10058
@@ -148,10 +151,13 @@ async function create(engine: Engine, wish: StreamWish): Promise<StreamInfo> {
   try {
     return await engine.create(config)
   } catch (cause) {
-    // Another server may have made it at the same moment.
+    // Another server may make it at the same moment, and in a cluster it cannot be seen at once.
     const isTaken = cause instanceof JetStreamApiError && cause.code === nameInUse
-    const info = isTaken ? await engine.info() : undefined
-    if (info) return info
+    for (let look = 0; isTaken && look < mostLooks; look++) {
+      const info = await engine.info()
+      if (info) return info
+      await new Promise((resolve) => setTimeout(resolve, lookMs))
+    }
     throw creationError(engine, cause, wish, connection.getServer())
   }
 }

@@ -341,14 +341,18 @@ export class Writer {
     const { engine, tail } = this.#host
     const drafts = plans.flatMap((plan) => plan.drafts)
     const outcomes: Outcome[] = []
+    const most = engine.takesChains ? mostInFlight : 1
     tail.hold()
     while (outcomes.length < drafts.length) {
       const from = outcomes.length
-      const chunk = drafts.slice(from, from + mostInFlight)
+      const chunk = drafts.slice(from, from + most)
       const answers = await Promise.all(
         chunk.map((draft, n) => {
           // The number alone would hold again once somebody else has filled the place of one that was refused.
-          return engine.publish(draft, { after: after + from + n, behind: drafts[from + n - 1]?.id })
+          return engine.publish(draft, {
+            after: after + from + n,
+            behind: most > 1 ? drafts[from + n - 1]?.id : undefined,
+          })
         }),
       )
       for (const [n, answer] of answers.entries()) {
