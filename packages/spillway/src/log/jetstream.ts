@@ -296,6 +296,8 @@ class StreamLog implements JetStreamLog {
           return log.#last
         },
         now: () => Math.max(clock.now(), log.#time),
+        // Fails where the engine is not well yet: then whoever looks next tells.
+        givenAgain: (seq) => void log.#renew(givenAgain(this.stream, seq)).catch(ignore),
       },
       patience,
     )
@@ -512,7 +514,7 @@ class StreamLog implements JetStreamLog {
     }
     if (info.state.last_ts !== this.#comparedAt) {
       const again = await this.#seqGivenAgain()
-      if (again) return this.#renew(`the stream ${this.stream} has given the number ${again} a second time`)
+      if (again) return this.#renew(givenAgain(this.stream, again))
       this.#comparedAt = info.state.last_ts
     }
     await this.#tail.check(newest)
@@ -562,6 +564,10 @@ function parseRights(data: Uint8Array): Partial<RightsChange> & { readonly from?
   } catch {
     return {}
   }
+}
+
+function givenAgain(stream: string, seq: number): string {
+  return `the stream ${stream} has given the number ${seq} a second time`
 }
 
 function messageBytesOf({ state }: StreamInfo): number {

@@ -19,6 +19,8 @@ export interface WriterHost {
   readonly last: number
   /** The log's time, in Unix milliseconds. */
   now(): number
+  /** Told that the engine has given a sequence that was read before: it lost what had it. */
+  givenAgain(seq: number): void
 }
 
 interface Job {
@@ -264,7 +266,10 @@ export class Writer {
     const head = { time: this.#host.now(), append, position: 1, count: 1, previous: undefined }
     const outcome = await engine.publish({ kind: 'skipped', head, data: none, id: append })
     if (outcome.kind !== 'stored') return
-    if (outcome.seq <= read) throw new Error(`the stream gives the number ${outcome.seq} a second time`)
+    if (outcome.seq <= read) {
+      this.#host.givenAgain(outcome.seq)
+      throw new Error(`the stream gives the number ${outcome.seq} a second time`)
+    }
     await within(tail.reached(outcome.seq), this.#patience)
   }
 
