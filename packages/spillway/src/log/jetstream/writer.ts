@@ -78,6 +78,8 @@ export class Writer {
   readonly id: string
   readonly #host: WriterHost
   readonly #patience: number
+  /** Why what waits could not be stored yet. */
+  problem: Error | undefined
   /** Why nothing more can be stored. */
   #end: SpillwayError | undefined
   #queue: Job[] = []
@@ -198,6 +200,7 @@ export class Writer {
       await this.#store(this.#takeWindow())
     }
     this.#flushing = undefined
+    this.problem = undefined
   }
 
   #takeWindow(): Job[] {
@@ -224,6 +227,7 @@ export class Writer {
     while (rest.length > 0) {
       if (this.#end) return this.#giveUp(rest, this.#end)
       const { problem, isConflict } = await this.#attempt(rest, losses >= patientLosses)
+      this.problem = problem
       rest = rest.filter((job) => !job.isSettled)
       losses = isConflict ? losses + 1 : 0
       if (!problem && losses < manyLosses) continue
