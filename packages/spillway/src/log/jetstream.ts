@@ -54,7 +54,7 @@ export interface JetStreamLog extends Log {
   readonly durability: JetStreamDurability
   /**
    * Why nothing could be stored when the stream was last looked at, which is about every second: the engine did not answer,
-   * or its node knows of no leader. `undefined`: nothing was wrong.
+   * its node knows of no leader, or an append waits for its answer in vain. `undefined`: nothing was wrong.
    */
   readonly failure: Error | undefined
   /** Resolves with the reason when this history has ended though nobody closed it: its stream was removed, or made anew. */
@@ -521,7 +521,7 @@ class StreamLog implements JetStreamLog {
     this.#messageBytes = messageBytesOf(info)
     if (info.state.first_seq > this.#floor + 1) await this.#askFloor()
     // A node that is cut from the others answers this, too.
-    return isSure ? undefined : new Error(`the stream ${this.stream} has no leader`)
+    return isSure ? this.#writer.problem : new Error(`the stream ${this.stream} has no leader`)
   }
 
   /** The engine lost what it had acknowledged, and would give its sequences again: what follows is another history. */

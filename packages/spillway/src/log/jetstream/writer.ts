@@ -80,6 +80,8 @@ export class Writer {
   readonly id: string
   readonly #host: WriterHost
   readonly #patience: number
+  /** Why what waits could not be stored yet. */
+  problem: Error | undefined
   /** Why nothing more can be stored. */
   #end: SpillwayError | undefined
   #queue: Job[] = []
@@ -200,6 +202,7 @@ export class Writer {
       await this.#store(this.#takeWindow())
     }
     this.#flushing = undefined
+    this.problem = undefined
   }
 
   #takeWindow(): Job[] {
@@ -226,6 +229,7 @@ export class Writer {
     while (rest.length > 0) {
       if (this.#end) return this.#giveUp(rest, this.#end)
       const { problem, isConflict } = await this.#attempt(rest, losses >= patientLosses)
+      this.problem = problem
       rest = rest.filter((job) => !job.isSettled)
       losses = isConflict ? losses + 1 : 0
       if (!problem && losses < manyLosses) continue
