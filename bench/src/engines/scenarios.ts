@@ -145,11 +145,15 @@ async function followed(store: EngineStore): Promise<Sequence | undefined> {
   return sequence
 }
 
-/** Stores so many events. */
+/** Stores so many events, each by itself where the contender joins what comes at once. */
 export async function fill(contender: EngineContender, site: Site, events: number): Promise<void> {
   const store = await contender.open(site)
   const group = 1000
-  for (let n = 0; n < events; n += group) await store.append(eventTexts(n + 1, Math.min(group, events - n)))
+  for (let n = 0; n < events; n += group) {
+    const texts = eventTexts(n + 1, Math.min(group, events - n))
+    if (contender.joins) await Promise.all(texts.map((text) => store.append([text])))
+    else await store.append(texts)
+  }
   await store.close()
 }
 
