@@ -36,6 +36,7 @@ import {
   type RecordKind,
   type StreamRecord,
 } from './record.ts'
+import type { DeliveredMessage } from './stretch.ts'
 
 /** What is to be stored as one message. */
 export interface Draft {
@@ -59,6 +60,9 @@ export type Outcome =
   | { readonly kind: 'conflict' }
   | { readonly kind: 'refused'; readonly error: Error }
   | { readonly kind: 'unknown'; readonly error: Error }
+
+/** A message as it was read, in whatever way. */
+export type StreamMessage = JsMsg | DeliveredMessage | StoredMsg
 
 /** Milliseconds that one request may take. */
 const requestTimeout = 2000
@@ -208,7 +212,7 @@ export class Engine {
   }
 
   /** `undefined`: this is no record of this log. */
-  record(message: JsMsg | StoredMsg): StreamRecord | undefined {
+  record(message: StreamMessage): StreamRecord | undefined {
     const { seq, subject, data } = message
     const kind = subject.startsWith(this.base) ? kindOf(subject) : undefined
     const head = kind && parseHead(headerOf(message, headerName))
@@ -225,8 +229,8 @@ function readAck(answer: Msg): PubAck {
   return ack
 }
 
-export function headerOf(message: JsMsg | StoredMsg, name: string): string {
-  return ('headers' in message ? message.headers : message.header)?.get(name) ?? ''
+export function headerOf(message: StreamMessage, name: string): string {
+  return ('header' in message ? message.header : message.headers)?.get(name) ?? ''
 }
 
 /** What the engine says of a missing thing is no failure. */

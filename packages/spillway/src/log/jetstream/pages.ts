@@ -1,24 +1,25 @@
-import type { Consumer, JsMsg } from '@nats-io/jetstream'
 import type { StoredBatch } from '../../core/event.ts'
 import type { LogPage } from '../../core/log.ts'
 import { batchOf } from './batch.ts'
 import type { Engine } from './engine.ts'
 import { Assembler, type StreamRecord } from './record.ts'
-
-/** A consumer that has read up to before `next`. */
-interface Place {
-  readonly next: number
-  readonly consumer: Consumer
-}
+import { type DeliveredMessage, Stretch } from './stretch.ts'
 
 /** Where batches are missing: up to this sequence. */
 interface Hole {
   readonly upTo: number
 }
 
+/** A record as pages need it. */
+interface PageRecord extends Pick<StreamRecord, 'seq' | 'kind' | 'head'> {
+  readonly batch: StoredBatch | undefined
+}
+
+type PageStretch = Stretch<PageRecord | undefined>
+
 /** A piece of the stream. */
 interface Span {
-  readonly records: readonly StreamRecord[]
+  readonly records: readonly PageRecord[]
   readonly holes: Hole[]
   /** The sequence to read on from. */
   readonly next: number
@@ -46,8 +47,8 @@ export interface Extent {
 
 /** About how many bytes one page has. */
 const pageBytes = 2 ** 20
-/** Readers that are ahead of each other each keep a consumer; more begin anew where they stand. */
-const mostPlaces = 8
+/** Readers that are ahead of each other each keep a stretch; more begin anew where they stand. */
+const mostStretches = 8
 /** Pages that are read at once; others wait, so that a thousand readers are no thousand requests. */
 const mostAtOnce = 4
 const mostAttempts = 5
@@ -59,7 +60,7 @@ const fewest = 256
 const mostRecent = 8 * 2 ** 20
 const recentMs = 1000
 
-/** Reads pages of a stream. Readers at one place share a page, and whoever reads on goes on with the same consumer. */
+/** Reads pages of a stream. Readers at one place share a page, and whoever reads on goes on with the same stretch. */
 export class Pages {
   readonly #engine: Engine
   readonly #extent: Extent
@@ -68,7 +69,7 @@ export class Pages {
   readonly #recent = new Map<string, RecentPage>()
   #recentBytes = 0
   #floorAsked: Promise<number> | undefined
-  #places: Place[] = []
+  #stretches: PageStretch[] = []
   #running = 0
   #queue: (() => void)[] = []
 
@@ -92,7 +93,7 @@ export class Pages {
   }
 
   close(): void {
-    for (const { consumer } of this.#places.splice(0)) consumer.delete().catch(ignore)
+    for (const stretch of this.#stretches.splice(0)) stretch.close()
     this.#recent.clear()
   }
 
@@ -158,29 +159,31 @@ export class Pages {
   }
 
   /** The records of appends that count, and of which it is known: what is not known is a hole. */
-  async #whole({ records, holes }: Span): Promise<StreamRecord[]> {
-    const whole: StreamRecord[] = []
-    const add = async (parts: readonly StreamRecord[]) => {
+  async #whole({ records, holes }: Span): Promise<PageRecord[]> {
+    const whole: PageRecord[] = []
+    const add = async (parts: readonly PageRecord[]) => {
       const [last] = parts.slice(-1)
       if (!last) return
       const state = await this.#stateOf(last)
       if (state === 'whole') whole.push(...parts)
       if (state === 'gone') holes.push({ upTo: last.seq })
     }
-    const [first] = records
-    let start = 0
-    if (first && first.head.position > 1) {
-      while (records[start]?.head.append === first.head.append) start++
-      await add(records.slice(0, start))
+    for (const run of runsOf(records)) {
+      const [first] = run
+      let start = 0
+      if (first && first.head.position > 1) {
+        while (run[start]?.head.append === first.head.append) start++
+        await add(run.slice(0, start))
+      }
+      const assembler = new Assembler<PageRecord>()
+      for (const record of run.slice(start)) whole.push(...assembler.take(record))
+      await add(assembler.open)
     }
-    const assembler = new Assembler()
-    for (const record of records.slice(start)) whole.push(...assembler.take(record))
-    await add(assembler.open)
     return whole
   }
 
   /** Whether the append of a record has its last one; that may be gone again already. */
-  async #stateOf({ seq, head }: StreamRecord): Promise<'whole' | 'broken' | 'gone'> {
+  async #stateOf({ seq, head }: PageRecord): Promise<'whole' | 'broken' | 'gone'> {
     if (head.position === head.count) return 'whole'
     const found = await this.#engine.message(seq + head.count - head.position)
     if (!found) return seq + head.count - head.position > this.#extent.end ? 'broken' : 'gone'
@@ -188,23 +191,18 @@ export class Pages {
   }
 
   /** Ends before the first loss; one that comes at once is told. */
-  async #page(
-    after: number,
-    limit: number,
-    records: readonly StreamRecord[],
-    holes: readonly Hole[],
-  ): Promise<LogPage> {
-    const { epoch, knownFloor } = this.#extent
+  async #page(after: number, limit: number, records: readonly PageRecord[], holes: readonly Hole[]): Promise<LogPage> {
+    const { knownFloor } = this.#extent
     const batches: StoredBatch[] = []
     let lost = 0
     for (const record of records) {
-      const { kind, seq } = record
+      const { kind, seq, batch } = record
       const isMissing = holes.some((hole) => hole.upTo < seq && hole.upTo > (batches.at(-1)?.index ?? lost))
       if (isMissing || kind === 'lost') {
         if (batches.length > 0) break
         lost = kind === 'lost' ? seq : seq - 1
       }
-      if (kind === 'batch') batches.push(this.#batchOf(epoch, record))
+      if (batch) batches.push(batch)
       if (batches.length === limit) break
     }
     const floor = lost > 0 || after < knownFloor ? await this.#extent.floor() : knownFloor
@@ -215,12 +213,10 @@ export class Pages {
   async #fetch(from: number, count: number, end: number): Promise<Span> {
     for (let attempt = 0; ; attempt++) {
       if (attempt > 0) await new Promise((resolve) => setTimeout(resolve, attempt * pauseMs))
-      const consumer = this.#consumerAt(from) ?? (await this.#engine.consumer(from))
       try {
-        // As it was when it was made. Its node may be one that has not heard of all yet.
-        const { num_pending: pending } = await consumer.info(true)
-        if (pending > 0) return await this.#pull({ next: from, consumer }, count, end)
-        consumer.delete().catch(ignore)
+        const stretch = this.#stretchAt(from) ?? (await this.#begin(from))
+        if (stretch) return await this.#take(stretch, count, end)
+        // Its node may be one that has not heard of all yet.
         if (attempt === mostAttempts) return { records: [], holes: [], next: from }
       } catch (error) {
         // The engine forgets consumers that nobody has used for a while, and those of a node that went.
@@ -229,41 +225,64 @@ export class Pages {
     }
   }
 
-  async #pull({ next: from, consumer }: Place, count: number, end: number): Promise<Span> {
-    const records: StreamRecord[] = []
+  /** `undefined`: there is nothing to be read there. */
+  async #begin(from: number): Promise<PageStretch | undefined> {
+    const consumer = await this.#engine.consumer(from)
+    // As it was when it was made.
+    const { name, num_pending: pending } = await consumer.info(true)
+    if (pending > 0) return new Stretch(this.#engine, consumer, name, from, this.#recordOf)
+    consumer.delete().catch(ignore)
+    return undefined
+  }
+
+  async #take(stretch: PageStretch, count: number, end: number): Promise<Span> {
+    const records: PageRecord[] = []
     const holes: Hole[] = []
-    let next = from
-    let received = 0
-    await this.#engine.pull(consumer, count, (message) => {
-      const record = this.#engine.record(message)
-      // Nothing is lost with what was no batch: the next record names the batch before it.
-      const { previous = message.seq } = record?.head ?? {}
-      if (message.seq > next && previous >= next) holes.push({ upTo: message.seq - 1 })
-      if (record) records.push(record)
-      next = message.seq + 1
-      received++
-      return received < count && !isLast(message, end)
-    })
-    // One whose request is still open goes on by itself.
-    if (received === count) this.#keep({ next, consumer })
-    else consumer.delete().catch(ignore)
+    let { next } = stretch
+    try {
+      for (const { seq, content: record } of await stretch.take(count, end)) {
+        // Nothing is lost with what was no batch: the next record names the batch before it.
+        const { previous = seq } = record?.head ?? {}
+        if (seq > next && previous >= next) holes.push({ upTo: seq - 1 })
+        if (record) records.push(record)
+        next = seq + 1
+      }
+    } catch (error) {
+      stretch.close()
+      throw error
+    }
+    this.#keep(stretch)
     return { records, holes, next }
   }
 
-  #consumerAt(next: number): Consumer | undefined {
-    const place = this.#places.find((other) => other.next === next)
-    this.#places = this.#places.filter((other) => other !== place)
-    return place?.consumer
+  readonly #recordOf = (message: DeliveredMessage): PageRecord | undefined => {
+    const record = this.#engine.record(message)
+    if (!record) return undefined
+    const { seq, kind, head } = record
+    return { seq, kind, head, batch: kind === 'batch' ? this.#batchOf(this.#extent.epoch, record) : undefined }
   }
 
-  #keep(place: Place): void {
-    this.#places.push(place)
-    if (this.#places.length > mostPlaces) this.#places.shift()?.consumer.delete().catch(ignore)
+  #stretchAt(next: number): PageStretch | undefined {
+    const stretch = this.#stretches.find((other) => other.next === next)
+    this.#stretches = this.#stretches.filter((other) => other !== stretch)
+    return stretch
+  }
+
+  #keep(stretch: PageStretch): void {
+    this.#stretches.push(stretch)
+    if (this.#stretches.length > mostStretches) this.#stretches.shift()?.close()
   }
 }
 
-function isLast(message: JsMsg, end: number): boolean {
-  return message.seq >= end || message.info.pending === 0
+/** Records between which nothing is missing. What goes while a stretch is read leaves holes in its middle. */
+function runsOf(records: readonly PageRecord[]): PageRecord[][] {
+  const runs: PageRecord[][] = []
+  for (const record of records) {
+    const run = runs.at(-1)
+    if (run?.at(-1)?.seq === record.seq - 1) run?.push(record)
+    else runs.push([record])
+  }
+  return runs
 }
 
 function ignore(): void {}

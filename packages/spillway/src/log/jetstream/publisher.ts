@@ -1,6 +1,5 @@
 import {
   ClosedConnectionError,
-  createInbox,
   type Msg,
   type MsgHdrs,
   type NatsConnection,
@@ -8,6 +7,7 @@ import {
   type Subscription,
   TimeoutError,
 } from '@nats-io/nats-core'
+import { newInbox } from './inbox.ts'
 
 interface Pending {
   readonly subject: string
@@ -61,8 +61,7 @@ export class Publisher {
   #subscribe(): void {
     if (this.#subscription && !this.#subscription.isClosed()) return
     if (!this.#isWatching) void this.#watch()
-    const { options } = this.#connection as { readonly options?: { readonly inboxPrefix?: string } }
-    this.#inbox = `${createInbox(options?.inboxPrefix)}.`
+    this.#inbox = `${newInbox(this.#connection)}.`
     this.#subscription = this.#connection.subscribe(`${this.#inbox}*`, {
       callback: (error, answer) => {
         if (error) this.#failAll(() => error)

@@ -77,11 +77,11 @@ export function kindOf(subject: string): RecordKind | undefined {
 }
 
 /** Puts appends together from their records, which come in the order of the stream. */
-export class Assembler {
-  #parts: StreamRecord[] = []
+export class Assembler<T extends Pick<StreamRecord, 'seq' | 'head'> = StreamRecord> {
+  #parts: T[] = []
 
   /** The records of the append that `record` completes. */
-  take(record: StreamRecord): readonly StreamRecord[] {
+  take(record: T): readonly T[] {
     const { append, position, count } = record.head
     const last = this.#parts.at(-1)
     const isNext =
@@ -100,7 +100,7 @@ export class Assembler {
   }
 
   /** The records that wait for the rest of their append. */
-  get open(): readonly StreamRecord[] {
+  get open(): readonly T[] {
     return this.#parts
   }
 }

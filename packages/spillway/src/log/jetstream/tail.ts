@@ -1,5 +1,6 @@
 import { type ConsumerMessages, DeliverPolicy, type JsMsg } from '@nats-io/jetstream'
 import type { Engine } from './engine.ts'
+import { RawHeaders } from './raw-headers.ts'
 import type { StreamRecord } from './record.ts'
 
 export interface TailListener {
@@ -148,7 +149,8 @@ export class Tail {
       this.seq = message.seq - 1
       this.#listener.skipped(this.seq)
     }
-    const record = this.#engine.record(message)
+    const { seq, subject, data } = message
+    const record = this.#engine.record({ seq, subject, data, headers: new RawHeaders(message) })
     if (record) this.take(record)
     else {
       this.seq = message.seq

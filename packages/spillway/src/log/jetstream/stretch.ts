@@ -1,0 +1,168 @@
+import type { Consumer } from '@nats-io/jetstream'
+import type { Msg, Subscription } from '@nats-io/nats-core'
+import type { Engine } from './engine.ts'
+import { newInbox } from './inbox.ts'
+import { RawHeaders } from './raw-headers.ts'
+
+/** A message of a stream as a consumer delivers it. */
+export interface DeliveredMessage {
+  readonly seq: number
+  readonly subject: string
+  readonly headers: RawHeaders
+  readonly data: Uint8Array
+}
+
+/** What was made of a message. */
+export interface Delivered<T> {
+  readonly seq: number
+  readonly content: T
+  /** How many messages of the stream follow it, when it was sent. */
+  readonly pending: number
+}
+
+/** Milliseconds that the engine may take for what was asked for. */
+const expiresMs = 2000
+/** How long it is waited beyond that. */
+const graceMs = 1000
+const nanosPerMs = 1_000_000
+/** How often a new consumer is asked again where nobody answers, and after how many milliseconds at first. */
+const mostRepeats = 6
+const pauseMs = 10
+// [JetStream, status codes of pull requests]
+const noMessages = 404
+const timedOut = 408
+const nobody = 503
+
+/**
+ * A stretch of a stream, read from one sequence on, over one consumer and one subscription. Who takes a second part of it is
+ * taken to read on: then as much is asked for ahead, so that it is on its way while the part before is used.
+ *
+ * The consumer counts what it delivers: a message that was lost on its way ends the stretch with an error, and no message
+ * is left out. What it says is read as it comes: messages that wait with all their headers keep the collector busy.
+ */
+export class Stretch<T> {
+  /** The sequence to read on from. */
+  next: number
+  readonly #engine: Engine
+  readonly #consumer: Consumer
+  readonly #inbox: string
+  readonly #subscription: Subscription
+  readonly #request: string
+  readonly #read: (message: DeliveredMessage) => T
+  #arrived: Delivered<T>[] = []
+  /** Messages that were asked for and have not come. */
+  #asked = 0
+  #delivered = 0
+  #taken = 0
+  #repeats = 0
+  #isClosed = false
+  #failure: Error | undefined
+  #wake: () => void = ignore
+
+  constructor(engine: Engine, consumer: Consumer, name: string, from: number, read: (message: DeliveredMessage) => T) {
+    const { connection, stream, js } = engine
+    this.next = from
+    this.#engine = engine
+    this.#consumer = consumer
+    this.#read = read
+    this.#inbox = newInbox(connection)
+    this.#request = `${js.apiPrefix}.CONSUMER.MSG.NEXT.${stream}.${name}`
+    this.#subscription = connection.subscribe(this.#inbox, {
+      callback: (error, message) => {
+        if (error) this.#failure = error
+        else this.#hear(message)
+        this.#wake()
+      },
+    })
+  }
+
+  /**
+   * The next `count` messages, or fewer: up to sequence `end`, or the first one beyond if there is none up to it, or to the end
+   * of the stream. Rejects where the consumer is gone.
+   */
+  async take(count: number, end: number): Promise<readonly Delivered<T>[]> {
+    this.#ask(count - this.#arrived.length - this.#asked)
+    const deadline = performance.now() + expiresMs + graceMs
+    while (!this.#has(count, end)) {
+      if (this.#failure) throw this.#failure
+      await this.#more(deadline - performance.now())
+    }
+    const beyond = this.#arrived.findIndex(({ seq }, at) => at > 0 && seq > end)
+    const messages = this.#arrived.splice(0, beyond > 0 ? Math.min(beyond, count) : count)
+    const last = messages.at(-1)
+    if (last) this.next = last.seq + 1
+    const ahead = Math.min(count, last?.pending ?? 0)
+    if (this.#taken++ > 0 && last) this.#ask(ahead - this.#arrived.length - this.#asked)
+    return messages
+  }
+
+  close(): void {
+    this.#isClosed = true
+    if (this.#engine.connection.isClosed()) return
+    this.#subscription.unsubscribe()
+    this.#consumer.delete().catch(ignore)
+  }
+
+  #has(count: number, end: number): boolean {
+    const last = this.#arrived.at(-1)
+    if (this.#arrived.length >= count || this.#asked === 0) return true
+    return last !== undefined && (last.seq >= end || last.pending === 0)
+  }
+
+  #ask(count: number): void {
+    if (count <= 0) return
+    this.#asked += count
+    this.#send(count)
+  }
+
+  #send(count: number): void {
+    if (this.#isClosed || this.#engine.connection.isClosed()) return
+    const request = JSON.stringify({ batch: count, expires: expiresMs * nanosPerMs })
+    this.#engine.connection.publish(this.#request, request, { reply: this.#inbox })
+  }
+
+  #hear(message: Msg): void {
+    if (message.subject === this.#inbox) {
+      this.#heed(message)
+      return
+    }
+    // [JetStream, reply subject of a message] ... .<delivered>.<stream sequence>.<consumer sequence>.<time>.<pending>[.<token>]
+    const parts = (message.reply ?? '').split('.')
+    const at = parts.length === 9 ? 5 : 7
+    this.#asked--
+    if (Number(parts[at + 1]) !== ++this.#delivered) this.#failure ??= new Error('a message was lost on its way')
+    if (this.#failure) return
+    const { subject, data } = message
+    const seq = Number(parts[at])
+    const content = this.#read({ seq, subject, headers: new RawHeaders(message), data })
+    this.#arrived.push({ seq, pending: Number(parts[at + 3]), content })
+  }
+
+  /** What the engine says of a request. */
+  #heed({ headers }: Msg): void {
+    const code = headers?.code ?? 0
+    if (code === noMessages || code === timedOut) {
+      this.#asked -= Number(headers?.get('Nats-Pending-Messages')) || this.#asked
+      return
+    }
+    if (code === nobody && this.#delivered === 0 && this.#repeats < mostRepeats) {
+      // A new consumer may not be known at once to the node that is asked. Another one would only be one more.
+      setTimeout(() => this.#send(this.#asked), pauseMs * 2 ** this.#repeats++)
+      return
+    }
+    if (code >= 400) this.#failure = new Error(`the consumer cannot be read: ${code} ${headers?.description}`)
+  }
+
+  #more(ms: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => reject(new Error(`the consumer sent nothing for ${expiresMs + graceMs} ms`)), ms)
+      this.#wake = () => {
+        clearTimeout(timer)
+        this.#wake = ignore
+        resolve()
+      }
+    })
+  }
+}
+
+function ignore(): void {}
