@@ -1,4 +1,4 @@
-import { decodeBatch } from '../../core/batch-text.ts'
+import { batchEnd, decodeBatch } from '../../core/batch-text.ts'
 import type { Clock } from '../../core/clock.ts'
 import { newEpoch } from '../../core/cursor.ts'
 import { StoredBatch } from '../../core/event.ts'
@@ -103,6 +103,7 @@ export const emptyGroup: Group = {
 /** About how many bytes one page has: what a reader holds of the log at once. */
 const pageBytes = 2 ** 20
 const longestPage = 1024
+const headPattern = /^(\d+) (\d+) (\d+) (\d+ \d+) /
 
 /** The statements of a log. Each is one, so that all that it answers was true at one moment; all reject with what the client throws. */
 export class Database {
@@ -113,19 +114,23 @@ export class Database {
   constructor(opened: Opened) {
     this.#opened = opened
     const { state, batches, append } = opened.names
-    // The inner limit comes before the one in bytes, so that no more rows are looked at than a page may have.
+    // The inner limit comes before the one in bytes, so that no more rows are looked at than a page may have. `upTo` stands
+    // outside it: of a range with two ends a database without statistics expects so few rows that it sorts all it finds,
+    // page after page. A page is one row, since each column of a row costs a client as much as its batch.
     this.#page = `
       SELECT s.epoch, s.floor::text, s.changes::text,
         greatest(s.floor, s.last, (SELECT max(idx) FROM ${batches}))::text,
         (SELECT total || ' ' || time FROM ${batches} WHERE idx = $4::text::bigint),
-        b.idx::text, b.previous::text, b.bytes::text, b.total || ' ' || b.time, b.data
-      FROM ${state} AS s LEFT JOIN LATERAL (
-        SELECT *, total - bytes - min(total - bytes) OVER () AS ahead FROM (
-          SELECT * FROM ${batches} WHERE idx > greatest(s.floor, $1::text::bigint) AND idx <= $2::text::bigint
-          ORDER BY idx LIMIT $3::text::bigint
-        ) AS next
-      ) AS b ON b.ahead < ${pageBytes}
-      ORDER BY b.idx`
+        page.batches
+      FROM ${state} AS s, LATERAL (
+        SELECT string_agg(concat_ws(' ', idx, previous, bytes, total, time, data), E'\\x1d' ORDER BY idx) AS batches
+        FROM (
+          SELECT *, total - bytes - min(total - bytes) OVER () AS ahead FROM (
+            SELECT * FROM ${batches} WHERE idx > greatest(s.floor, $1::text::bigint) ORDER BY idx LIMIT $3::text::bigint
+          ) AS next
+        ) AS b
+        WHERE idx <= $2::text::bigint AND ahead < ${pageBytes}
+      ) AS page`
     const types = 'text text bigint bigint text bigint bigint bigint bigint bigint[] bigint[] bigint[] text[] bigint[]'
     const parameters = `${types} bigint[] integer[] bigint[] bigint[] text`.split(' ')
     this.#append = `SELECT ${append}(${parameters.map((type, n) => `$${n + 1}::text::${type}`).join(', ')})`
@@ -134,17 +139,16 @@ export class Database {
   /** Up to `limit` batches after `after` and up to `upTo`; beside them the mark of the batch `anchor`. */
   async read(after: number, upTo: number, limit: number, anchor?: number): Promise<Rows | undefined> {
     const values = [after, upTo, Math.min(limit, longestPage), anchor ?? null]
-    const rows = await this.#rows(this.#page, values)
-    const [first] = rows
-    if (!first) return undefined
-    const [epoch, floor, changes, last, mark] = first
+    const [row] = await this.#rows(this.#page, values)
+    if (!row) return undefined
+    const [epoch, floor, changes, last, mark, batches] = row
     return {
       epoch: epoch as string,
       floor: Number(floor),
       last: Number(last),
       changes: Number(changes),
       anchor: mark ?? undefined,
-      rows: first[5] === null ? [] : rows.map((row) => this.#rowOf(row)),
+      rows: batches ? batches.split(batchEnd).map((text) => this.#rowOf(text)) : [],
     }
   }
 
@@ -209,13 +213,12 @@ export class Database {
     return [clock ? Math.floor(clock.now()) : null, limits.capacity, limits.maxBytes, limits.maxAge]
   }
 
-  #rowOf([, , , , , idx, previous, bytes, mark, data]: TextRow): Row {
-    const content = { events: decodeBatch(data as string), bytes: Number(bytes) }
-    return {
-      batch: new StoredBatch(this.#opened.epoch, Number(idx), content),
-      previous: Number(previous),
-      mark: mark as string,
-    }
+  /** Of `index previous bytes total time data`; total and time are the mark. */
+  #rowOf(text: string): Row {
+    const numbers = headPattern.exec(text) as RegExpExecArray
+    const [head, index, previous, bytes, mark] = numbers as unknown as [string, string, string, string, string]
+    const content = { events: decodeBatch(text.slice(head.length)), bytes: Number(bytes) }
+    return { batch: new StoredBatch(this.#opened.epoch, Number(index), content), previous: Number(previous), mark }
   }
 
   #rows(query: string, values: readonly (string | number | null)[]): Promise<readonly TextRow[]> {
