@@ -19,10 +19,16 @@ export const engineGoals: readonly Goal[] = [
     return { number: `E1${letter}`, text, ...limit, values: cost(`append-100-${engine}`, ours, client) }
   }),
   ...engines.map(([letter, engine, name]): Goal => {
-    const client = engine === 'pg' ? insert : bare
-    const text = `time of an append, one at a time, against the bare client, ${name}`
+    const client = engine === 'pg' ? notified : bare
+    const text = `time of an append, one at a time, against the bare client that tells readers, ${name}`
     return { number: `E2${letter}`, text, ...limit, values: cost(`append-1-${engine}`, ours, client) }
   }),
+  {
+    number: 'E2d',
+    text: 'time of an append, one at a time, against the bare client that tells nobody, PostgreSQL',
+    ...limit,
+    values: cost('append-1-pg', ours, insert),
+  },
   ...engines.flatMap(([letter, engine, name]): Goal[] => {
     const scenario = `replay-${engine}`
     const [pages, stream] = engine === 'pg' ? [insert, insert] : [inPages, bare]

@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process'
 import { tmpdir } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import { jetstreamManager } from '@nats-io/jetstream'
 import { natsPrograms, postgresProgram, startNats, startNatsCluster, startPostgres } from '@spillway/engines'
 import { fileSystem } from '../disk/part.ts'
 import type { Part } from '../part.ts'
@@ -9,6 +10,7 @@ import { packageVersion } from '../results.ts'
 import type { Measured } from '../scenario.ts'
 import type { Task } from './child.ts'
 import type { EngineId, Site } from './contender.ts'
+import { connectTo } from './contenders/connect.ts'
 import { engineContender } from './contenders.ts'
 import type { EngineScenario } from './scenario.ts'
 import { engineScenarios, quickEvents } from './scenarios.ts'
@@ -19,6 +21,8 @@ const timeout = 180_000
 
 interface RunningEngine {
   readonly urls: readonly string[]
+  /** Of what a measurement had for itself. */
+  remove(stream: string): Promise<void>
   stop(): Promise<void>
 }
 
@@ -31,7 +35,7 @@ export const inEngines: Part = {
   id: 'e',
   title: 'In engines',
   rounds: 5,
-  roundSeconds: 120,
+  roundSeconds: 90,
   scenarios: engineScenarios,
   versions: async () => ({
     spillway: packageVersion('spillway'),
@@ -97,10 +101,22 @@ function engineOf(id: EngineId): Promise<RunningEngine> {
 async function start(id: EngineId): Promise<RunningEngine> {
   if (id === 'r3') {
     const { urls, stop } = await startNatsCluster({ canBeCut: false })
-    return { urls, stop }
+    return { urls, remove: (stream) => removeStream(urls[0] as string, stream), stop }
   }
-  const server = await (id === 'pg' ? startPostgres() : startNats())
-  return { urls: [server.url], stop: () => server.remove() }
+  if (id === 'pg') {
+    const { url, remove } = await startPostgres()
+    // Tables are in nobody's way.
+    return { urls: [url], remove: async () => {}, stop: remove }
+  }
+  const { url, remove } = await startNats()
+  return { urls: [url], remove: (stream) => removeStream(url, stream), stop: remove }
+}
+
+/** The engine sets aside for each stream as much as that may hold. */
+async function removeStream(url: string, stream: string): Promise<void> {
+  const connection = await connectTo(url)
+  await (await jetstreamManager(connection)).streams.delete(stream)
+  await connection.close()
 }
 
 /** A stream with `events` events of a contender, made once: nobody who measures with it adds to it. */
@@ -121,12 +137,13 @@ const newName = () => `bench_${++streams}`
 
 type Request = Pick<Task, 'task' | 'contender'> & Partial<Task> & { readonly stream?: string }
 
-async function inChild<Answer>({ stream = newName(), ...request }: Request, engine: EngineId): Promise<Answer> {
-  const { urls } = await engineOf(engine)
-  const site: Site = { engine, urls, stream }
+async function inChild<Answer>({ stream, ...request }: Request, engine: EngineId): Promise<Answer> {
+  const { urls, remove } = await engineOf(engine)
+  const site: Site = { engine, urls, stream: stream ?? newName() }
   const task: Task = { scenario: '', events: 0, quick: false, ...request, site }
   const flags = process.env.BENCH_SERVER_FLAGS?.split(' ').filter(Boolean) ?? []
   const { stdout } = await promisify(execFile)(process.execPath, [...flags, child, JSON.stringify(task)], { timeout })
+  if (!stream) await remove(site.stream)
   const answer = stdout.trim().split('\n').at(-1)
   if (!answer) throw new Error(`${JSON.stringify(task)}: the process ended without an answer.`)
   return JSON.parse(answer)

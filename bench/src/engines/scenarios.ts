@@ -2,7 +2,7 @@ import { median } from '../stats.ts'
 import { Sequence } from './conformance.ts'
 import type { EngineContender, EngineId, EngineStore, Site } from './contender.ts'
 import { bare, grouped, inPages, insert, notified, ours, throughBroker, unread } from './contenders.ts'
-import { eventTexts, numberOf } from './event.ts'
+import { eventText, eventTexts, numberOf } from './event.ts'
 import { OtherServer } from './fleet.ts'
 import { appendFor, offer } from './load.ts'
 import type { EngineScenario } from './scenario.ts'
@@ -39,8 +39,8 @@ function append(engine: EngineId, publishers: number, contenders: readonly strin
     measure: async (contender, site, quick) => {
       const store = await contender.open(site)
       const read = await followed(store)
-      const warm = await appendFor(store, contender, publishers, quick ? 50 : 300)
-      const { count, perSecond, times } = await appendFor(store, contender, publishers, quick ? 50 : 800)
+      const warm = await appendFor(store, contender, publishers, quick ? 50 : 200)
+      const { count, perSecond, times } = await appendFor(store, contender, publishers, quick ? 50 : 600)
       const ended = performance.now()
       if (read && !(await read.reaches(warm.count + count, patience))) {
         throw new Error(`Of ${warm.count + count} events, ${read.numbers.length} were read.`)
@@ -97,9 +97,14 @@ function latency(engine: EngineId, contenders: readonly string[]): EngineScenari
       await followed(store)
       const other = await OtherServer.start(contender.name, site)
       await other.ask({ follow: true })
-      const count = offered * (quick ? 0.2 : 1.5)
+      // The other follows for sure once it has got one.
+      await store.append([eventText(0)])
+      await other.ask({ arrivals: 1 })
+      const count = offered * (quick ? 0.2 : 1.2)
       const sentAt = await offer(store, offered, count)
-      const { arrivals, numbers } = await other.ask<{ arrivals: number[]; numbers: number[] }>({ arrivals: count })
+      const got = await other.ask<{ arrivals: number[]; numbers: number[] }>({ arrivals: count + 1 })
+      const arrivals = got.arrivals.slice(1)
+      const numbers = got.numbers.slice(1)
       if (numbers.length !== count) throw new Error(`The other server got ${numbers.length} of ${count} events.`)
       const times = numbers.map((number, at) => (arrivals[at] as number) - (sentAt[number - 1] as number))
       other.end()
@@ -129,8 +134,8 @@ function servers(engine: EngineId, count: number, contenders: readonly string[])
         const done = await Promise.all(all.map((server) => server.ask<{ perSecond: number }>(order)))
         return done.reduce((sum, { perSecond }) => sum + perSecond, 0)
       }
-      await appendAll(quick ? 50 : 300)
-      const value = await appendAll(quick ? 50 : 1000)
+      await appendAll(quick ? 50 : 200)
+      const value = await appendAll(quick ? 50 : 600)
       for (const server of all) server.end()
       return { value }
     },
