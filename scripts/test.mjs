@@ -71,7 +71,7 @@ const suites = [
  * What these measure, delays and memory of whole processes, what fills every processor, and nodes that elect each other while
  * they are killed: nothing runs beside them.
  */
-const alone = /\/(faults\/|http\/stall|shared\/stress|test\/cluster\.)|^bench\//
+const alone = /\/(faults\/|http\/stall|shared\/stress|test\/cluster\.)|^(bench|engines)\//
 
 const total = { passed: 0, failed: 0, skipped: 0 }
 let ran = 0

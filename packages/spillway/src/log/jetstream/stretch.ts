@@ -25,13 +25,13 @@ const expiresMs = 2000
 /** How long it is waited beyond that. */
 const graceMs = 1000
 const nanosPerMs = 1_000_000
+/** How often a new consumer is asked again where nobody answers, and after how many milliseconds at first. */
+const mostRepeats = 6
+const pauseMs = 10
 // [JetStream, status codes of pull requests]
 const noMessages = 404
 const timedOut = 408
-const noResponders = 503
-/** How often nobody may answer who a new consumer is, and for how long the first pause is, in milliseconds. */
-const mostTries = 6
-const firstPause = 10
+const nobody = 503
 
 /**
  * A stretch of a stream, read from one sequence on, over one consumer and one subscription. Who takes a second part of it is
@@ -54,7 +54,8 @@ export class Stretch<T> {
   #asked = 0
   #delivered = 0
   #taken = 0
-  #tries = 0
+  #repeats = 0
+  #isClosed = false
   #failure: Error | undefined
   #wake: () => void = ignore
 
@@ -96,6 +97,7 @@ export class Stretch<T> {
   }
 
   close(): void {
+    this.#isClosed = true
     if (this.#engine.connection.isClosed()) return
     this.#subscription.unsubscribe()
     this.#consumer.delete().catch(ignore)
@@ -114,7 +116,7 @@ export class Stretch<T> {
   }
 
   #send(count: number): void {
-    if (this.#engine.connection.isClosed()) return
+    if (this.#isClosed || this.#engine.connection.isClosed()) return
     const request = JSON.stringify({ batch: count, expires: expiresMs * nanosPerMs })
     this.#engine.connection.publish(this.#request, request, { reply: this.#inbox })
   }
@@ -143,9 +145,9 @@ export class Stretch<T> {
       this.#asked -= Number(headers?.get('Nats-Pending-Messages')) || this.#asked
       return
     }
-    if (code === noResponders && this.#delivered === 0 && this.#tries < mostTries) {
+    if (code === nobody && this.#delivered === 0 && this.#repeats < mostRepeats) {
       // A new consumer may not be known at once to the node that is asked. Another one would only be one more.
-      setTimeout(() => this.#send(this.#asked), firstPause * 2 ** this.#tries++)
+      setTimeout(() => this.#send(this.#asked), pauseMs * 2 ** this.#repeats++)
       return
     }
     if (code >= 400) this.#failure = new Error(`the consumer cannot be read: ${code} ${headers?.description}`)
