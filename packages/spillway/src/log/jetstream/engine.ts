@@ -66,6 +66,9 @@ export type StreamMessage = JsMsg | DeliveredMessage | StoredMsg
 
 /** Milliseconds that one request may take. */
 const requestTimeout = 2000
+/** The error of a request that nobody takes, and after how many milliseconds it is made again. */
+const nobody = 'JetStreamNotEnabled'
+const nobodyPause = 50
 /** How long one pull waits for messages, and how often it is repeated where nobody answers, after how long at first. */
 const pullTimeout = 2000
 const mostPulls = 6
@@ -103,7 +106,7 @@ export class Engine {
 
   /** `undefined`: there is no such stream. */
   async info(): Promise<StreamInfo | undefined> {
-    return orNone(this.jsm.streams.info(this.stream), streamNotFound)
+    return orNone(() => this.jsm.streams.info(this.stream), streamNotFound)
   }
 
   async create(config: Partial<StreamConfig>): Promise<StreamInfo> {
@@ -155,24 +158,24 @@ export class Engine {
 
   /** The message with a sequence, as the leader has it. */
   async message(seq: number): Promise<StoredMsg | undefined> {
-    return (await orNone(this.jsm.streams.getMessage(this.stream, { seq }), noMessage)) ?? undefined
+    return (await orNone(() => this.jsm.streams.getMessage(this.stream, { seq }), noMessage)) ?? undefined
   }
 
   /** The first message of a kind, or of any, at or after a sequence. */
   async next(kind: RecordKind | '*', seq: number): Promise<StoredMsg | undefined> {
     const query = { seq: Math.max(1, seq), next_by_subj: `${this.base}.${kind}` }
-    return (await orNone(this.jsm.streams.getMessage(this.stream, query), noMessage)) ?? undefined
+    return (await orNone(() => this.jsm.streams.getMessage(this.stream, query), noMessage)) ?? undefined
   }
 
   /** The newest message of a kind. */
   async newest(kind: RecordKind): Promise<StoredMsg | undefined> {
     const query = { last_by_subj: `${this.base}.${kind}` }
-    return (await orNone(this.jsm.streams.getMessage(this.stream, query), noMessage)) ?? undefined
+    return (await orNone(() => this.jsm.streams.getMessage(this.stream, query), noMessage)) ?? undefined
   }
 
   /** Whether the stream holds nothing but batches, so that sequences count them. */
   async hasBatchesOnly(): Promise<boolean> {
-    const { state } = await this.jsm.streams.info(this.stream, { subjects_filter: `${this.base}.*` })
+    const { state } = await patiently(() => this.jsm.streams.info(this.stream, { subjects_filter: `${this.base}.*` }))
     return Object.keys(state.subjects ?? {}).every((subject) => kindOf(subject) === 'batch')
   }
 
@@ -190,7 +193,7 @@ export class Engine {
 
   /** A reader from a sequence on, that goes when nobody uses it. */
   async consumer(seq: number, more: Partial<ConsumerConfig> = {}): Promise<Consumer> {
-    const info = await this.jsm.consumers.add(this.stream, {
+    const config = {
       deliver_policy: DeliverPolicy.StartSequence,
       opt_start_seq: Math.max(1, seq),
       ack_policy: AckPolicy.None,
@@ -198,7 +201,8 @@ export class Engine {
       mem_storage: true,
       num_replicas: 1,
       ...more,
-    })
+    }
+    const info = await patiently(() => this.jsm.consumers.add(this.stream, config))
     return this.js.consumers.getConsumerFromInfo(info)
   }
 
@@ -244,10 +248,23 @@ export function headerOf(message: StreamMessage, name: string): string {
   return ('header' in message ? message.header : message.headers)?.get(name) ?? ''
 }
 
+/** Asks again for a moment where nobody answers: a stream that was just made, or whose leader went, is not known to all nodes. */
+async function patiently<T>(ask: () => Promise<T>): Promise<T> {
+  for (const deadline = performance.now() + requestTimeout; ; ) {
+    try {
+      return await ask()
+    } catch (error) {
+      const isNobody = error instanceof Error && error.name === nobody
+      if (!isNobody || performance.now() > deadline) throw error
+      await new Promise((resolve) => setTimeout(resolve, nobodyPause))
+    }
+  }
+}
+
 /** What the engine says of a missing thing is no failure. */
-async function orNone<T>(asked: Promise<T>, code: number): Promise<T | undefined> {
+async function orNone<T>(ask: () => Promise<T>, code: number): Promise<T | undefined> {
   try {
-    return await asked
+    return await patiently(ask)
   } catch (error) {
     if (error instanceof JetStreamApiError && error.code === code) return undefined
     throw error
