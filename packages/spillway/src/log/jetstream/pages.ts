@@ -210,7 +210,15 @@ export class Pages {
       if (batch) batches.push(batch)
       if (batches.length === limit) break
     }
-    const floor = lost > 0 || after < knownFloor ? await this.#extent.floor() : knownFloor
+    let floor = lost > 0 || after < knownFloor ? await this.#extent.floor() : knownFloor
+    for (let attempt = 1; lost > Math.max(floor, after) && attempt <= mostAttempts; attempt++) {
+      const kept = await this.#engine.next('batch', Math.max(after, floor) + 1)
+      const isKept = kept !== undefined && kept.seq <= lost
+      // The node that was read lets go of the oldest some milliseconds before the leader does.
+      if (isKept) await new Promise((resolve) => setTimeout(resolve, attempt * pauseMs))
+      floor = await this.#extent.floor()
+      if (!isKept) break
+    }
     return lost > Math.max(floor, after) ? { floor, lost, batches } : { floor, batches }
   }
 
