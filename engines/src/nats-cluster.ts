@@ -88,7 +88,8 @@ export async function startNatsCluster({
   const program = options.program ?? natsPrograms()[0]?.program
   if (!program) throw new Error('There is no nats-server on this machine: `npm test` installs one where it can.')
   const network = canBeCut && whyNoNetwork() === undefined ? createNetwork(size) : undefined
-  const folder = mkdtempSync(path.join(tmpdir(), 'spillway-nats-cluster-'))
+  deleteLeftFolders()
+  const folder = mkdtempSync(path.join(tmpdir(), `spillway-nats-cluster-${process.pid}-`))
   const deleteFolder = () => rmSync(folder, { recursive: true, force: true })
   process.on('exit', deleteFolder)
   const places = await Promise.all(Array.from({ length: size }, (_, place) => addressesOf(place, network)))
@@ -112,6 +113,23 @@ export async function startNatsCluster({
     throw error
   }
   return { ...cluster, stop }
+}
+
+/** Those of processes that were killed. */
+function deleteLeftFolders(): void {
+  for (const name of readdirSync(tmpdir())) {
+    const owner = /^spillway-nats-cluster-(\d+)-/.exec(name)?.[1]
+    if (owner !== undefined && !isAlive(Number(owner)))
+      rmSync(path.join(tmpdir(), name), { recursive: true, force: true })
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0)
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM'
+  }
 }
 
 interface Addresses {
