@@ -210,7 +210,13 @@ export class Pages {
       if (batch) batches.push(batch)
       if (batches.length === limit) break
     }
-    let floor = lost > 0 || after < knownFloor ? await this.#extent.floor() : knownFloor
+    const floor = lost > 0 || after < knownFloor ? await this.#floorBelow(lost, after) : knownFloor
+    return lost > Math.max(floor, after) ? { floor, lost, batches } : { floor, batches }
+  }
+
+  /** The floor, asked for until it says whether the engine let go of what is missing up to `lost`, or never had it. */
+  async #floorBelow(lost: number, after: number): Promise<number> {
+    let floor = await this.#extent.floor()
     for (let attempt = 1; lost > Math.max(floor, after) && attempt <= mostAttempts; attempt++) {
       const kept = await this.#engine.next('batch', Math.max(after, floor) + 1)
       const isKept = kept !== undefined && kept.seq <= lost
@@ -219,7 +225,7 @@ export class Pages {
       floor = await this.#extent.floor()
       if (!isKept) break
     }
-    return lost > Math.max(floor, after) ? { floor, lost, batches } : { floor, batches }
+    return floor
   }
 
   /** `count` messages from sequence `from` on, or from the first one after it that is there; fewer at the end. */
