@@ -78,6 +78,9 @@ export interface NatsClusterOptions {
 }
 
 const patience = 60_000
+const pause = 25
+/** How long nodes may take to become one cluster before they begin anew, in milliseconds. */
+const formingPatience = 2500
 
 /** Starts a cluster, and resolves once it takes requests. Throws if there is no `nats-server` on this machine. */
 export async function startNatsCluster({
@@ -102,17 +105,33 @@ export async function startNatsCluster({
     process.removeListener('exit', deleteFolder)
   }
   try {
-    await Promise.all(nodes.map((node) => node.start()))
-    await until('a leader of the cluster', async () => {
-      const views = await Promise.all(nodes.map(viewOf))
-      const leaders = new Set(views.map((view) => view?.meta_cluster?.leader ?? ''))
-      return leaders.size === 1 && !leaders.has('') ? true : undefined
-    })
+    await form(nodes)
   } catch (error) {
     await stop()
     throw error
   }
   return { ...cluster, stop }
+}
+
+/**
+ * Starts nodes for the first time. When all begin at one moment the engine now and then makes a cluster without one of
+ * them, for good; then they begin anew.
+ */
+async function form(nodes: readonly NatsNode[]): Promise<void> {
+  for (let attempts = 10; attempts > 0; attempts--) {
+    await Promise.all(nodes.map((node) => (node.state === 'down' ? node.start() : node.wipe())))
+    const deadline = performance.now() + formingPatience
+    while (performance.now() < deadline) {
+      const views = await Promise.all(nodes.map(viewOf))
+      const replicas = views.flatMap((view) => view?.meta_cluster?.replicas ?? [])
+      const leaders = new Set(views.map((view) => view?.meta_cluster?.leader ?? ''))
+      const isLed = leaders.size === 1 && !leaders.has('')
+      const isWhole = replicas.length === nodes.length - 1 && replicas.every(({ current }) => current)
+      if (isLed && isWhole) return
+      await setTimeout(pause)
+    }
+  }
+  throw new Error('The nodes did not become one cluster.')
 }
 
 /** Those of processes that were killed. */
@@ -277,7 +296,7 @@ function clusterOf(nodes: readonly NatsNode[], network: Network | undefined): Om
 
 /** What a server says of itself at `/jsz`, as far as it is read here. */
 interface ServerView {
-  readonly meta_cluster?: { readonly leader?: string }
+  readonly meta_cluster?: { readonly leader?: string; readonly replicas?: readonly { readonly current: boolean }[] }
   readonly account_details?: readonly { readonly stream_detail?: readonly Replica[] }[]
 }
 
@@ -330,7 +349,7 @@ function leaderAmong(nodes: readonly NatsNode[], replicas: ReadonlyMap<NatsNode,
 }
 
 /** Asks again and again until there is an answer, and rejects after a minute without. */
-async function until<T>(what: string | (() => string), ask: () => Promise<T | undefined>, pause = 25): Promise<T> {
+async function until<T>(what: string | (() => string), ask: () => Promise<T | undefined>, wait = pause): Promise<T> {
   const deadline = performance.now() + patience
   for (;;) {
     const answer = await ask()
@@ -338,6 +357,6 @@ async function until<T>(what: string | (() => string), ask: () => Promise<T | un
     if (performance.now() > deadline) {
       throw new Error(`Waited ${patience / 1000} s in vain for ${typeof what === 'string' ? what : what()}`)
     }
-    await setTimeout(pause)
+    await setTimeout(wait)
   }
 }
