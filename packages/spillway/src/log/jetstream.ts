@@ -7,7 +7,7 @@ import type { PendingBatch, StoredBatch } from '../core/event.ts'
 import { Followers } from '../core/followers.ts'
 import type { Appended, AppendOptions, Log, LogNews, LogPage, LogStart, RightsChange } from '../core/log.ts'
 import { batchOf } from './jetstream/batch.ts'
-import { checkDurability, checkVersion, type JetStreamDurability } from './jetstream/durability.ts'
+import { checkDurability, checkVersion, isReplicated, type JetStreamDurability } from './jetstream/durability.ts'
 import { asError, Engine, engineFailure } from './jetstream/engine.ts'
 import { partsOf } from './jetstream/history.ts'
 import { importParts } from './jetstream/import.ts'
@@ -97,7 +97,7 @@ export async function jetstreamLog(options: JetStreamLogOptions): Promise<JetStr
   try {
     const engine = await Engine.of(connection, stream)
     const opened = await openStream(engine, { replicas: wanted, capacity, maxBytes, maxAge })
-    const level = durability ?? (opened.info.config.num_replicas >= 3 ? 'machine' : 'process')
+    const level = durability ?? (isReplicated(opened.info) ? 'machine' : 'process')
     await checkDurability(level, opened.info, monitors)
     engine.base = opened.base
     const newest = await newestOf(engine, opened.info)

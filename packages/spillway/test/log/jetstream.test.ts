@@ -358,6 +358,10 @@ test('a level that the engine does not give is refused with the setting to chang
   await refused({ durability: 'machine' }, /3 replicas need a cluster/)
   await site.open()
   await refused({ durability: 'machine', replicas: 1 }, /has 1 replicas.*set replicas/)
+  // Also of a stream that is there: the engine would take the number, and keep one copy.
+  await refused({ durability: 'machine' }, /3 replicas need a cluster/)
+  const { streams } = await site.manager()
+  assert.equal((await streams.info('events')).config.num_replicas, 1)
   await refused({ durability: 'power' }, /set monitor/)
   await refused({ durability: 'power', monitor: 'http://127.0.0.1:1' }, /does not answer/)
   await refused({ durability: 'power', monitor: site.server.monitor }, /sync_interval: always/)

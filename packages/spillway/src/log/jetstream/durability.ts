@@ -27,16 +27,27 @@ export function checkVersion(version: string, allowOld: boolean): void {
   }
 }
 
+/** Nodes that keep a stream. A server that is no cluster keeps one copy, whatever number its configuration has. */
+function copiesOf({ config, cluster }: StreamInfo): number {
+  return Math.min(config.num_replicas, 1 + (cluster?.replicas?.length ?? 0))
+}
+
+/** Whether a stream survives the loss of a node. */
+export function isReplicated(info: StreamInfo): boolean {
+  return copiesOf(info) >= enoughReplicas
+}
+
 /** Throws `LOG_UNUSABLE` that names the setting to change, if the stream does not give a level. */
 export async function checkDurability(
   level: JetStreamDurability,
-  { config, cluster }: StreamInfo,
+  info: StreamInfo,
   monitors: readonly string[],
 ): Promise<void> {
+  const { config, cluster } = info
   if (config.storage !== 'file')
     throw unusable(`The stream ${config.name} is kept in memory. Set its storage to "file".`)
-  if (level === 'machine' && config.num_replicas < enoughReplicas) {
-    const has = `The stream ${config.name} has ${config.num_replicas} replicas`
+  if (level === 'machine' && !isReplicated(info)) {
+    const has = `The stream ${config.name} has ${copiesOf(info)} replicas`
     throw unusable(`${has}, durability "machine" takes ${enoughReplicas}: set replicas, in a cluster of as many nodes.`)
   }
   if (level !== 'power') return

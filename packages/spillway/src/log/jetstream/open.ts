@@ -93,7 +93,7 @@ export async function makeUnfinished(
   engine: Engine,
   { replicas, firstSeq = 1 }: StreamWish,
 ): Promise<{ readonly base: string; readonly token: string }> {
-  const { stream, connection } = engine
+  const { stream } = engine
   if (await infoOf(engine)) throw unusable(`There is a stream ${stream} already. Choose another name, or remove it.`)
   const token = newEpoch(Date.now())
   const base = `spillway.${stream}.${token}`
@@ -107,7 +107,7 @@ export async function makeUnfinished(
       duplicate_window: nanos(shortestWindow),
     })
   } catch (cause) {
-    throw creationError(engine, cause, { replicas }, connection.getServer())
+    throw creationError(engine, cause, { replicas })
   }
   return { base, token }
 }
@@ -140,7 +140,7 @@ export async function removeStream(engine: Engine): Promise<void> {
 }
 
 async function create(engine: Engine, wish: StreamWish): Promise<StreamInfo> {
-  const { stream, connection } = engine
+  const { stream } = engine
   const config = {
     duplicate_window: nanos(idAge),
     ...limitsOf({ ...wish, maxBytes: wish.maxBytes ?? defaultMaxBytes }),
@@ -158,16 +158,11 @@ async function create(engine: Engine, wish: StreamWish): Promise<StreamInfo> {
       if (info) return info
       await new Promise((resolve) => setTimeout(resolve, lookMs))
     }
-    throw creationError(engine, cause, wish, connection.getServer())
+    throw creationError(engine, cause, wish)
   }
 }
 
-function creationError(
-  engine: Engine,
-  cause: unknown,
-  { replicas = 1 }: Pick<StreamWish, 'replicas'>,
-  server: string,
-): SpillwayError {
+function creationError(engine: Engine, cause: unknown, { replicas = 1 }: Pick<StreamWish, 'replicas'>): SpillwayError {
   const { stream } = engine
   const code = cause instanceof JetStreamApiError ? cause.code : 0
   if (code === subjectsOverlap) {
@@ -176,12 +171,7 @@ function creationError(
       cause,
     )
   }
-  if (code === withoutCluster) {
-    return unusable(
-      `${replicas} replicas need a cluster, and ${server} is none. Set replicas to 1, or connect to a cluster.`,
-      cause,
-    )
-  }
+  if (code === withoutCluster) return needsCluster(engine, replicas, cause)
   // Nobody answered, or nobody could just now.
   if (!(cause instanceof JetStreamApiError) || passing.includes(code)) {
     return engineFailure(`The stream ${stream} could not be made with ${replicas} replicas.`, cause)
@@ -189,9 +179,20 @@ function creationError(
   return unusable(`The stream ${stream} could not be made with ${replicas} replicas. ${shownError(cause)}`, cause)
 }
 
+function needsCluster({ connection }: Engine, replicas: number, cause?: unknown): SpillwayError {
+  const server = connection.getServer()
+  return unusable(
+    `${replicas} replicas need a cluster, and ${server} is none. Set replicas to 1, or connect to a cluster.`,
+    cause,
+  )
+}
+
 /** Gives a stream the limits that were asked for. */
 async function adjust(engine: Engine, info: StreamInfo, wish: StreamWish): Promise<StreamInfo> {
   const { config } = info
+  // A server that is no cluster would take the number, and keep one copy.
+  const { replicas = 1 } = wish
+  if (replicas > 1 && !engine.connection.info?.cluster) throw needsCluster(engine, replicas)
   const wanted: Partial<StreamConfig> = { ...limitsOf(wish) }
   if (wish.replicas !== undefined) wanted.num_replicas = wish.replicas
   const isSame = Object.entries(wanted).every(([name, value]) => config[name as keyof StreamConfig] === value)
