@@ -1,5 +1,6 @@
 import type { StoredBatch } from '../../core/event.ts'
 import type { LogPage } from '../../core/log.ts'
+import { Pages as SharedPages } from '../../core/pages.ts'
 import { batchOf } from './batch.ts'
 import type { Engine } from './engine.ts'
 import { Assembler, type StreamRecord } from './record.ts'
@@ -65,7 +66,7 @@ const recentMs = 1000
 export class Pages {
   readonly #engine: Engine
   readonly #extent: Extent
-  readonly #pages = new Map<string, Promise<LogPage>>()
+  readonly #reading = new SharedPages()
   /** Those that were read last, oldest first. */
   readonly #recent = new Map<string, RecentPage>()
   #recentBytes = 0
@@ -84,13 +85,7 @@ export class Pages {
   }
 
   read(after: number, limit: number): Promise<LogPage> {
-    const name = `${after} ${limit}`
-    let page = this.#pages.get(name)
-    if (!page) {
-      page = this.#readOrTake(name, after, limit).finally(() => this.#pages.delete(name))
-      this.#pages.set(name, page)
-    }
-    return page
+    return this.#reading.share(after, limit, () => this.#readOrTake(after, limit))
   }
 
   close(): void {
@@ -98,7 +93,8 @@ export class Pages {
     this.#recent.clear()
   }
 
-  async #readOrTake(name: string, after: number, limit: number): Promise<LogPage> {
+  async #readOrTake(after: number, limit: number): Promise<LogPage> {
+    const name = `${after} ${limit}`
     this.#forget(performance.now() - recentMs)
     const recent = this.#recent.get(name)?.page
     if (recent) {
