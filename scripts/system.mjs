@@ -16,10 +16,11 @@ const programs = [
 ]
 
 /**
- * Versions of nats-server that tests drive: this Debian's, and that of a later one, since some promises need 2.10.23. Their
- * packages are unpacked and not installed, so that no server is started and nothing of the machine changes.
+ * Versions of nats-server that tests drive: this Debian's, and those of later ones, since some promises need 2.10.23, and
+ * clusters of 2.11 and newer store in another way. That of forky still changes: it is taken as long as it is the one that the
+ * tests know. Their packages are unpacked and not installed, so that no server is started and nothing of the machine changes.
  */
-const natsReleases = [undefined, 'trixie']
+const natsReleases = [{}, { release: 'trixie' }, { release: 'forky', version: '2.15.*' }]
 const engines = path.join(root, 'node_modules', '.spillway-engines')
 
 /** Installs what is missing where that is possible, says what is not, and never fails. */
@@ -60,34 +61,35 @@ async function aptInstall(packages) {
 }
 
 async function fetchNats() {
-  const wanted = natsReleases.map((release) => path.join(engines, release ?? 'system'))
-  const missing = natsReleases.filter((_, n) => !existsSync(path.join(wanted[n], 'usr/sbin/nats-server')))
+  const missing = natsReleases.filter(isMissing)
   if (missing.length === 0) return
   let reason = 'only a Debian with apt-get has its packages'
   if (onPath('apt-get') && onPath('dpkg')) {
     console.log('  fetching nats-server (apt-get, once; some seconds) ...')
-    for (const release of missing) reason = (await fetchDebian('nats-server', release)) ?? reason
+    for (const wanted of missing) reason = (await fetchDebian('nats-server', wanted)) ?? reason
   }
-  for (const [n, release] of natsReleases.entries()) {
-    if (existsSync(path.join(wanted[n], 'usr/sbin/nats-server'))) continue
+  for (const { release = 'as installed', version = '' } of natsReleases.filter(isMissing)) {
     console.log(
-      `  nats-server of Debian ${release ?? 'as installed'} is missing, so tests with it will be skipped: ${reason}`,
+      `  nats-server ${version} of Debian ${release} is missing, so tests with it will be skipped: ${reason}`,
     )
   }
 }
 
+const isMissing = ({ release = 'system' }) => !existsSync(path.join(engines, release, 'usr/sbin/nats-server'))
+
 /** Unpacks a package of the Debian that this is, or of another release. Answers why not. */
-async function fetchDebian(name, release) {
+async function fetchDebian(name, { release, version }) {
   const temporary = mkdtempSync(path.join(os.tmpdir(), 'spillway-apt-'))
   try {
     const options = [...quick, ...aptOptions(temporary, release)]
     await run('apt-get', [...options, 'update'], { cwd: temporary })
-    const download = await run('apt-get', [...options, 'download', name], { cwd: temporary })
-    const file = readdirSync(temporary).find((entry) => entry.endsWith('.deb'))
-    if (!file) return download.output.trim().split('\n').at(-1)
+    const file = version ? `${name}=${version}` : name
+    const download = await run('apt-get', [...options, 'download', file], { cwd: temporary })
+    const archive = readdirSync(temporary).find((entry) => entry.endsWith('.deb'))
+    if (!archive) return download.output.trim().split('\n').at(-1)
     const folder = path.join(engines, release ?? 'system')
     mkdirSync(folder, { recursive: true })
-    const unpacked = await run('dpkg', ['-x', path.join(temporary, file), folder])
+    const unpacked = await run('dpkg', ['-x', path.join(temporary, archive), folder])
     return unpacked.code === 0 ? undefined : unpacked.output.trim()
   } finally {
     rmSync(temporary, { recursive: true })

@@ -123,9 +123,11 @@ async function form(nodes: readonly NatsNode[]): Promise<void> {
     const deadline = performance.now() + formingPatience
     while (performance.now() < deadline) {
       const views = await Promise.all(nodes.map(viewOf))
-      const replicas = views.flatMap((view) => view?.meta_cluster?.replicas ?? [])
       const leaders = new Set(views.map((view) => view?.meta_cluster?.leader ?? ''))
       const isLed = leaders.size === 1 && !leaders.has('')
+      // Newer versions tell what followers take for it, too.
+      const leading = views[nodes.findIndex(({ name }) => leaders.has(name))]
+      const replicas = leading?.meta_cluster?.replicas ?? []
       const isWhole = replicas.length === nodes.length - 1 && replicas.every(({ current }) => current)
       if (isLed && isWhole) return
       await setTimeout(pause)

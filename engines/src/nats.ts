@@ -36,15 +36,17 @@ export interface NatsServerOptions {
 
 const installed = fileURLToPath(new URL('../../node_modules/.spillway-engines', import.meta.url))
 
-/** The `nats-server` programs of this machine with their versions, newest first: those that the tests brought, and the one on the PATH. */
+/** The `nats-server` programs of this machine with their versions, each once, newest first: those that the tests brought, and those on the PATH. */
 export function natsPrograms(): readonly { readonly program: string; readonly version: string }[] {
   const brought = existsSync(installed)
     ? readdirSync(installed).map((name) => path.join(installed, name, 'usr/sbin/nats-server'))
     : []
   const onPath = (process.env.PATH ?? '').split(path.delimiter).map((folder) => path.join(folder, 'nats-server'))
-  return [...brought, ...onPath]
+  const found = [...brought, ...onPath]
     .filter((program) => existsSync(program))
     .map((program) => ({ program, version: versionOf(program) }))
+  return found
+    .filter(({ version }, n) => found.findIndex((other) => other.version === version) === n)
     .sort((a, b) => b.version.localeCompare(a.version, 'en', { numeric: true }))
 }
 

@@ -8,7 +8,8 @@ import { Followers } from '../core/followers.ts'
 import type { Appended, AppendOptions, Log, LogNews, LogPage, LogStart, RightsChange } from '../core/log.ts'
 import { batchOf } from './jetstream/batch.ts'
 import { checkDurability, checkVersion, isReplicated, type JetStreamDurability } from './jetstream/durability.ts'
-import { asError, Engine, engineFailure } from './jetstream/engine.ts'
+import { Engine } from './jetstream/engine.ts'
+import { asError, engineFailure } from './jetstream/failure.ts'
 import { partsOf } from './jetstream/history.ts'
 import { importParts } from './jetstream/import.ts'
 import { Keys } from './jetstream/keys.ts'
@@ -100,6 +101,7 @@ export async function jetstreamLog(options: JetStreamLogOptions): Promise<JetStr
     const level = durability ?? (isReplicated(opened.info) ? 'machine' : 'process')
     await checkDurability(level, opened.info, monitors)
     engine.base = opened.base
+    engine.sender.allowsGroups = opened.info.config.allow_atomic === true
     const newest = await newestOf(engine, opened.info)
     const floor = await floorOf(engine, newest.last)
     const keys = await Keys.read(engine, newest.after)
@@ -506,6 +508,7 @@ class StreamLog implements JetStreamLog {
     if (identify(this.stream, info)?.epoch !== this.epoch) {
       return this.#over(new Error(`the stream ${this.stream} was made anew: this is another history`))
     }
+    this.#engine.sender.allowsGroups = info.config.allow_atomic === true
     const { last_seq: newest } = info.state
     const isSure = info.cluster === undefined || Boolean(info.cluster.leader)
     this.#looksLost = isSure && newest < read ? this.#looksLost + 1 : 0

@@ -61,9 +61,7 @@ for (const { program, version } of programs) {
     },
     1,
   )
-}
-const [newest] = programs
-if (newest) {
-  const start = () => startNatsCluster({ program: newest.program, maxPayload })
-  suiteOn(`log in three nodes of nats-server ${newest.version}`, start, 3)
+  // Older clusters lose what they acknowledged.
+  if (version.startsWith('2.9.')) continue
+  suiteOn(`log in three nodes of nats-server ${version}`, () => startNatsCluster({ program, maxPayload }), 3)
 }

@@ -1,6 +1,6 @@
 import type { StreamInfo } from '@nats-io/jetstream'
 import { SpillwayError, shown } from '../../core/errors.ts'
-import { asError } from './engine.ts'
+import { asError } from './failure.ts'
 
 /**
  * What an acknowledged append survives. `process`: the end of any process, and its restart from its disk. `machine`: also the

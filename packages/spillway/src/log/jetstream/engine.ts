@@ -1,6 +1,5 @@
 import {
   AckPolicy,
-  type ApiError,
   type Consumer,
   type ConsumerConfig,
   DeliverPolicy,
@@ -12,54 +11,16 @@ import {
   type JsMsg,
   jetstream,
   jetstreamManager,
-  type PubAck,
-  PubHeaders,
   RetentionPolicy,
   StorageType,
   type StoredMsg,
   type StreamConfig,
   type StreamInfo,
 } from '@nats-io/jetstream'
-import { headers, type Msg, type NatsConnection } from '@nats-io/nats-core'
-import { SpillwayError, shown } from '../../core/errors.ts'
-import { Publisher } from './publisher.ts'
-import {
-  formatHead,
-  formatKey,
-  headerName,
-  keyHeader,
-  kindOf,
-  parseHead,
-  parseKey,
-  type RecordHead,
-  type RecordKey,
-  type RecordKind,
-  type StreamRecord,
-} from './record.ts'
+import type { NatsConnection } from '@nats-io/nats-core'
+import { headerName, keyHeader, kindOf, parseHead, parseKey, type RecordKind, type StreamRecord } from './record.ts'
+import { Sender } from './sender.ts'
 import type { DeliveredMessage } from './stretch.ts'
-
-/** What is to be stored as one message. */
-export interface Draft {
-  readonly kind: RecordKind
-  readonly head: RecordHead
-  readonly data: Uint8Array
-  /** No other message has it. */
-  readonly id: string
-  readonly key?: RecordKey | undefined
-}
-
-/** When the engine may store it: while this is the newest sequence of the stream, and this the id of its newest message. */
-export interface Condition {
-  readonly after: number
-  readonly behind?: string | undefined
-}
-
-/** What became of a message. `unknown`: nobody answered, it may have been stored. */
-export type Outcome =
-  | { readonly kind: 'stored'; readonly seq: number }
-  | { readonly kind: 'conflict' }
-  | { readonly kind: 'refused'; readonly error: Error }
-  | { readonly kind: 'unknown'; readonly error: Error }
 
 /** A message as it was read, in whatever way. */
 export type StreamMessage = JsMsg | DeliveredMessage | StoredMsg
@@ -73,8 +34,7 @@ const nobodyPause = 50
 const pullTimeout = 2000
 const mostPulls = 6
 const pullPause = 10
-/** [JetStream, error codes] The stream's newest sequence or message id is another one than expected. */
-const wrongLast = [10070, 10071, 10164]
+// [JetStream, error codes]
 const streamNotFound = 10059
 const noMessage = 10037
 
@@ -84,16 +44,16 @@ export class Engine {
   readonly stream: string
   readonly js: JetStreamClient
   readonly jsm: JetStreamManager
+  readonly sender: Sender
   /** All but the kind of the subjects that this log writes. */
   base = ''
-  readonly #publisher: Publisher
 
   private constructor(connection: NatsConnection, stream: string, jsm: JetStreamManager) {
     this.connection = connection
     this.stream = stream
     this.js = jetstream(connection, { timeout: requestTimeout })
     this.jsm = jsm
-    this.#publisher = new Publisher(connection, requestTimeout)
+    this.sender = new Sender(connection, requestTimeout, (kind) => `${this.base}.${kind}`)
   }
 
   static async of(connection: NatsConnection, stream: string): Promise<Engine> {
@@ -119,41 +79,8 @@ export class Engine {
     })
   }
 
-  /**
-   * Whether messages may be sent before those they are to stand behind were confirmed. Newer engines in a cluster check the
-   * id of the message before only as they store, on all nodes, and a stream stops for good at one that does not fit (seen
-   * with 2.15.1: "critical write error: last msgid mismatch").
-   */
-  get takesChains(): boolean {
-    const { version = '', cluster } = this.connection.info ?? {}
-    const [major = 0, minor = 0] = version.split('.').map(Number)
-    return !cluster || (major === 2 && minor <= 10)
-  }
-
-  /** Stores a message, and never rejects. */
-  async publish({ kind, head, data, id, key }: Draft, condition?: Condition): Promise<Outcome> {
-    const fields = headers()
-    fields.append(headerName, formatHead(head))
-    if (key) fields.append(keyHeader, formatKey(key))
-    fields.append(PubHeaders.MsgIdHdr, id)
-    if (condition) fields.append(PubHeaders.ExpectedLastSeqHdr, String(condition.after))
-    if (condition?.behind !== undefined) fields.append(PubHeaders.ExpectedLastMsgIdHdr, condition.behind)
-    try {
-      const { seq, duplicate } = readAck(await this.#publisher.request(`${this.base}.${kind}`, data, fields))
-      if (!duplicate) return { kind: 'stored', seq }
-      // The transport sent it twice: what became of the first is told by reading.
-      return { kind: 'unknown', error: new Error('the engine has seen this message before') }
-    } catch (cause) {
-      const error = asError(cause)
-      if (!(error instanceof JetStreamApiError))
-        return isRefusal(error) ? { kind: 'refused', error } : { kind: 'unknown', error }
-      if (wrongLast.includes(error.code)) return { kind: 'conflict' }
-      return { kind: 'refused', error }
-    }
-  }
-
   close(): void {
-    this.#publisher.close()
+    this.sender.close()
   }
 
   /** The message with a sequence, as the leader has it. */
@@ -237,13 +164,6 @@ export class Engine {
   }
 }
 
-/** Throws what the engine refuses. */
-function readAck(answer: Msg): PubAck {
-  const { error, ...ack } = answer.json<PubAck & { readonly error?: ApiError }>()
-  if (error) throw new JetStreamApiError(error)
-  return ack
-}
-
 export function headerOf(message: StreamMessage, name: string): string {
   return ('header' in message ? message.header : message.headers)?.get(name) ?? ''
 }
@@ -269,24 +189,6 @@ async function orNone<T>(ask: () => Promise<T>, code: number): Promise<T | undef
     if (error instanceof JetStreamApiError && error.code === code) return undefined
     throw error
   }
-}
-
-function isRefusal(error: Error): boolean {
-  return error.name === 'PermissionViolationError' || error.name === 'InvalidArgumentError'
-}
-
-export function asError(cause: unknown): Error {
-  return cause instanceof Error ? cause : new Error(String(cause))
-}
-
-/** A failure of the engine as readers and publishers are told of it. */
-export function engineFailure(what: string, cause: unknown): SpillwayError {
-  return new SpillwayError('LOG_FAILED', `${what} ${shownError(cause)}`, { cause })
-}
-
-export function shownError(cause: unknown): string {
-  const { message, name } = asError(cause)
-  return `The engine says: ${shown(message || name)}.`
 }
 
 function ignore(): void {}

@@ -4,9 +4,11 @@ import { SpillwayError } from '../../core/errors.ts'
 import { type HistoryBatch, latestTime } from '../../core/log.ts'
 import { nextIndex } from '../../core/memory-log.ts'
 import type { FilePart, FileRange } from '../sqlite.ts'
-import { asError, type Draft, type Engine, engineFailure } from './engine.ts'
+import type { Engine } from './engine.ts'
+import { asError, engineFailure } from './failure.ts'
 import { finishStream, identify, makeUnfinished, removeStream, type StreamWish } from './open.ts'
 import type { RecordKind } from './record.ts'
+import type { Draft } from './sender.ts'
 
 type Parts = AsyncIterable<FilePart> | Iterable<FilePart>
 
@@ -150,7 +152,7 @@ class Filler {
     while (stored < this.#drafts.length) {
       const rest = this.#drafts.slice(stored)
       const outcomes = await Promise.all(
-        rest.map((draft, n) => this.#engine.publish(draft, { after: first + stored + n - 1 })),
+        rest.map((draft, n) => this.#engine.sender.send(draft, { after: first + stored + n - 1 })),
       )
       for (const outcome of outcomes) {
         if (outcome.kind === 'refused')

@@ -1,7 +1,9 @@
 import { JetStreamApiError, type StreamConfig, type StreamInfo } from '@nats-io/jetstream'
 import { newEpoch } from '../../core/cursor.ts'
 import { SpillwayError, shown } from '../../core/errors.ts'
-import { asError, type Engine, engineFailure, shownError } from './engine.ts'
+import type { Engine } from './engine.ts'
+import { asError, engineFailure, shownError } from './failure.ts'
+import { knowsGroups } from './sender.ts'
 
 /** What a stream is to be. */
 export interface StreamWish {
@@ -102,6 +104,7 @@ export async function makeUnfinished(
       subjects: [`${base}.*`],
       description: unfinished,
       num_replicas: replicas ?? 1,
+      ...groupsOf(engine),
       first_seq: firstSeq,
       // [JetStream] What is sent twice is known by its sequence: ids need not be remembered.
       duplicate_window: nanos(shortestWindow),
@@ -147,6 +150,7 @@ async function create(engine: Engine, wish: StreamWish): Promise<StreamInfo> {
     subjects: [`spillway.${stream}.${newEpoch(Date.now())}.*`],
     description,
     num_replicas: wish.replicas ?? 1,
+    ...groupsOf(engine),
   }
   try {
     return await engine.create(config)
@@ -202,6 +206,11 @@ async function adjust(engine: Engine, info: StreamInfo, wish: StreamWish): Promi
   } catch (cause) {
     throw unusable(`The limits of the stream ${engine.stream} could not be changed. ${shownError(cause)}`, cause)
   }
+}
+
+/** A stream that is made takes groups where the engine knows them. One that is there is left as it is: the engine could not go back to a version before. */
+function groupsOf({ connection }: Engine): Partial<StreamConfig> {
+  return knowsGroups(connection) ? { allow_atomic: true } : {}
 }
 
 function limitsOf({ capacity, maxBytes, maxAge }: StreamWish): Partial<StreamConfig> {

@@ -4,10 +4,12 @@ import { SpillwayError } from '../../core/errors.ts'
 import type { PendingBatch } from '../../core/event.ts'
 import type { Appended, AppendOptions } from '../../core/log.ts'
 import { checkExpected, keyReused } from '../../core/memory-log.ts'
-import { asError, type Draft, type Engine, engineFailure, type Outcome } from './engine.ts'
+import type { Engine } from './engine.ts'
+import { asError, engineFailure } from './failure.ts'
 import type { Keys } from './keys.ts'
 import { indexesOf, layOut } from './layout.ts'
 import type { RecordKind, StreamRecord } from './record.ts'
+import type { Draft, Outcome } from './sender.ts'
 import type { Tail } from './tail.ts'
 
 /** What a writer knows of its log. */
@@ -268,7 +270,7 @@ export class Writer {
     const { seq: read } = tail
     const append = `${this.id}.${++this.#count}`
     const head = { time: this.#host.now(), append, position: 1, count: 1, previous: undefined }
-    const outcome = await engine.publish({ kind: 'skipped', head, data: none, id: append })
+    const outcome = await engine.sender.send({ kind: 'skipped', head, data: none, id: append })
     if (outcome.kind !== 'stored') return
     if (outcome.seq <= read) {
       this.#host.givenAgain(outcome.seq)
@@ -350,20 +352,11 @@ export class Writer {
     const { engine, tail } = this.#host
     const drafts = plans.flatMap((plan) => plan.drafts)
     const outcomes: Outcome[] = []
-    const most = engine.takesChains ? mostInFlight : 1
     tail.hold()
     while (outcomes.length < drafts.length) {
       const from = outcomes.length
-      const chunk = drafts.slice(from, from + most)
-      const answers = await Promise.all(
-        chunk.map((draft, n) => {
-          // The number alone would hold again once somebody else has filled the place of one that was refused.
-          return engine.publish(draft, {
-            after: after + from + n,
-            behind: most > 1 ? drafts[from + n - 1]?.id : undefined,
-          })
-        }),
-      )
+      const chunk = drafts.slice(from, from + engine.sender.mostAtOnce)
+      const answers = await engine.sender.sendAll(chunk, after + from)
       for (const [n, answer] of answers.entries()) {
         outcomes.push(answer)
         // Told at once, in order: the engine may let go of it before it could be read.

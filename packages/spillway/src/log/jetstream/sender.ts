@@ -1,0 +1,182 @@
+import { type ApiError, JetStreamApiError, type PubAck, PubHeaders } from '@nats-io/jetstream'
+import { headers, type Msg, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core'
+import { asError } from './failure.ts'
+import { Publisher } from './publisher.ts'
+import {
+  formatHead,
+  formatKey,
+  headerName,
+  keyHeader,
+  type RecordHead,
+  type RecordKey,
+  type RecordKind,
+} from './record.ts'
+
+/** What is to be stored as one message. */
+export interface Draft {
+  readonly kind: RecordKind
+  readonly head: RecordHead
+  readonly data: Uint8Array
+  /** No other message has it. */
+  readonly id: string
+  readonly key?: RecordKey | undefined
+}
+
+/** When the engine may store it: while this is the newest sequence of the stream, and this the id of its newest message. */
+export interface Condition {
+  readonly after: number
+  readonly behind?: string | undefined
+}
+
+/** What became of a message. `unknown`: nobody answered, it may have been stored. */
+export type Outcome =
+  | { readonly kind: 'stored'; readonly seq: number }
+  | { readonly kind: 'conflict' }
+  | { readonly kind: 'refused'; readonly error: Error }
+  | { readonly kind: 'unknown'; readonly error: Error }
+
+/** Messages that wait for their answers at once, and those of a group [NATS, ADR-50: 1,000 at most]. */
+const mostInChain = 1024
+const mostInGroup = 1000
+// [JetStream, error codes]
+/** The stream's newest sequence or message id is another one than expected. */
+const wrongLast = [10070, 10071, 10164]
+const groupsDisabled = 10174
+const groupTooLarge = 10199
+/** Parts of a group were lost, or there are too many: nothing of it was stored, and it may be sent again. */
+const groupLost = [10176, 10210]
+
+/** Sends messages that are to be stored in the stream of a log, each behind the one before it. */
+export class Sender {
+  /** Whether the stream is set to take groups. */
+  allowsGroups = false
+  readonly #connection: NatsConnection
+  readonly #subjectOf: (kind: RecordKind) => string
+  readonly #publisher: Publisher
+  #mostInGroup = mostInGroup
+
+  /** Waits `timeout` milliseconds for each answer. */
+  constructor(connection: NatsConnection, timeout: number, subjectOf: (kind: RecordKind) => string) {
+    this.#connection = connection
+    this.#subjectOf = subjectOf
+    this.#publisher = new Publisher(connection, timeout)
+  }
+
+  close(): void {
+    this.#publisher.close()
+  }
+
+  /** How many messages {@link sendAll} takes. */
+  get mostAtOnce(): number {
+    if (this.#takesChains) return mostInChain
+    return this.allowsGroups && knowsGroups(this.#connection) ? this.#mostInGroup : 1
+  }
+
+  /**
+   * Messages may be sent before those they are to stand behind were confirmed. Newer engines in a cluster check the id of the
+   * message before only as they store, on all nodes, and a stream stops for good at one that does not fit (seen with 2.15.1:
+   * "critical write error: last msgid mismatch").
+   */
+  get #takesChains(): boolean {
+    return this.#connection.info?.cluster === undefined || !isAtLeast(this.#connection, 2, 11)
+  }
+
+  /**
+   * Stores messages, the first one right behind sequence `after`, the others right behind each other, so that what is stored
+   * is a beginning of them. Never rejects.
+   */
+  async sendAll(drafts: readonly Draft[], after: number): Promise<readonly Outcome[]> {
+    if (drafts.length > 1 && !this.#takesChains) return this.#sendGroup(drafts, after)
+    return Promise.all(
+      // The number alone would hold again once somebody else has filled the place of one that was refused.
+      drafts.map((draft, n) => this.send(draft, { after: after + n, behind: drafts[n - 1]?.id })),
+    )
+  }
+
+  /** Stores a message. Never rejects. */
+  async send(draft: Draft, condition?: Condition): Promise<Outcome> {
+    const fields = headersOf(draft)
+    fields.append(PubHeaders.MsgIdHdr, draft.id)
+    if (condition) fields.append(PubHeaders.ExpectedLastSeqHdr, String(condition.after))
+    if (condition?.behind !== undefined) fields.append(PubHeaders.ExpectedLastMsgIdHdr, condition.behind)
+    return this.#request(draft, fields)
+  }
+
+  async #sendGroup(drafts: readonly Draft[], after: number): Promise<readonly Outcome[]> {
+    const outcome = await this.#commitGroup(drafts, after)
+    if (outcome.kind !== 'stored') return drafts.map(() => outcome)
+    return drafts.map((_, n) => ({ kind: 'stored', seq: outcome.seq - drafts.length + 1 + n }))
+  }
+
+  /** Stores all or none [NATS, ADR-50 "JetStream Batch Publishing"]: only the last one is answered, for all. */
+  async #commitGroup(drafts: readonly Draft[], after: number): Promise<Outcome> {
+    const group = drafts.map((draft, n) => {
+      const fields = headersOf(draft)
+      fields.append('Nats-Batch-Id', drafts[0]?.id ?? '')
+      fields.append('Nats-Batch-Sequence', String(n + 1))
+      if (n === 0) fields.append(PubHeaders.ExpectedLastSeqHdr, String(after))
+      if (n === drafts.length - 1) fields.append('Nats-Batch-Commit', '1')
+      return { draft, fields }
+    })
+    const last = group.pop() as (typeof group)[number]
+    try {
+      for (const { draft, fields } of group) {
+        this.#connection.publish(this.#subjectOf(draft.kind), draft.data, { headers: fields })
+      }
+    } catch (cause) {
+      return { kind: 'unknown', error: asError(cause) }
+    }
+    return this.#request(last.draft, last.fields)
+  }
+
+  async #request({ kind, data }: Draft, fields: MsgHdrs): Promise<Outcome> {
+    try {
+      const { seq, duplicate } = readAck(await this.#publisher.request(this.#subjectOf(kind), data, fields))
+      if (!duplicate) return { kind: 'stored', seq }
+      // The transport sent it twice: what became of the first is told by reading.
+      return { kind: 'unknown', error: new Error('the engine has seen this message before') }
+    } catch (cause) {
+      const error = asError(cause)
+      if (!(error instanceof JetStreamApiError))
+        return isRefusal(error) ? { kind: 'refused', error } : { kind: 'unknown', error }
+      if (wrongLast.includes(error.code)) return { kind: 'conflict' }
+      return { kind: this.#mayTryAgain(error) ? 'unknown' : 'refused', error }
+    }
+  }
+
+  /** Whether this says nothing against a message: then nothing of its group was stored. */
+  #mayTryAgain({ code }: JetStreamApiError): boolean {
+    if (code === groupsDisabled) this.allowsGroups = false
+    if (code === groupTooLarge) this.#mostInGroup = Math.ceil(this.#mostInGroup / 2)
+    return code === groupsDisabled || code === groupTooLarge || groupLost.includes(code)
+  }
+}
+
+/** Whether an engine takes groups of messages from streams that are set to it. */
+export function knowsGroups(connection: NatsConnection): boolean {
+  return isAtLeast(connection, 2, 12)
+}
+
+function isAtLeast({ info }: NatsConnection, major: number, minor: number): boolean {
+  const [first = 0, second = 0] = (info?.version ?? '').split('.').map(Number)
+  return first > major || (first === major && second >= minor)
+}
+
+/** The transport's headers that say what kind of record a message is. */
+function headersOf({ head, key }: Draft): MsgHdrs {
+  const fields = headers()
+  fields.append(headerName, formatHead(head))
+  if (key) fields.append(keyHeader, formatKey(key))
+  return fields
+}
+
+/** Throws what the engine refuses. */
+function readAck(answer: Msg): PubAck {
+  const { error, ...ack } = answer.json<PubAck & { readonly error?: ApiError }>()
+  if (error) throw new JetStreamApiError(error)
+  return ack
+}
+
+function isRefusal(error: Error): boolean {
+  return error.name === 'PermissionViolationError' || error.name === 'InvalidArgumentError'
+}
