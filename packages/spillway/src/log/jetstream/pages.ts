@@ -28,7 +28,8 @@ interface Span {
 }
 
 interface RecentPage {
-  readonly page: LogPage
+  /** `undefined` after its first read: what only one reader wants is not kept, which would cost it a tenth of its time. */
+  readonly page: LogPage | undefined
   /** Bytes of its events. */
   readonly size: number
   readonly readAt: number
@@ -47,8 +48,9 @@ export interface Extent {
   floor(): Promise<number>
 }
 
-/** About how many bytes one page has. */
+/** About how many bytes one page has, and what is on its way ahead of it; and the most messages of that. */
 const pageBytes = 2 ** 20
+const mostAhead = 1024
 /** Readers that are ahead of each other each keep a stretch; more begin anew where they stand. */
 const mostStretches = 8
 /** Pages that are read at once; others wait, so that a thousand readers are no thousand requests. */
@@ -67,7 +69,7 @@ export class Pages {
   readonly #engine: Engine
   readonly #extent: Extent
   readonly #reading = new SharedPages()
-  /** Those that were read last, oldest first. */
+  /** What was read last, oldest first. */
   readonly #recent = new Map<string, RecentPage>()
   #recentBytes = 0
   #floorAsked: Promise<number> | undefined
@@ -103,12 +105,12 @@ export class Pages {
       if (floor <= after) return { ...recent, floor }
     }
     const page = await this.#inTurn(() => this.#read(after, limit))
-    if (page.batches.length > 0) this.#remember(name, page)
+    if (page.batches.length > 0) this.#remember(name, this.#recent.has(name) ? page : undefined)
     return page
   }
 
-  #remember(name: string, page: LogPage): void {
-    const size = page.batches.reduce((sum, { bytes }) => sum + bytes, 0)
+  #remember(name: string, page: LogPage | undefined): void {
+    const size = page?.batches.reduce((sum, { bytes }) => sum + bytes, 0) ?? 0
     this.#recentBytes += size - (this.#recent.get(name)?.size ?? 0)
     this.#recent.delete(name)
     this.#recent.set(name, { page, size, readAt: performance.now() })
@@ -136,9 +138,14 @@ export class Pages {
     }
   }
 
+  /** Messages that have about as many bytes as a page. */
+  get #pageLength(): number {
+    return Math.max(1, Math.floor(pageBytes / Math.max(1, this.#extent.messageBytes)))
+  }
+
   async #read(after: number, limit: number): Promise<LogPage> {
-    const { end, messageBytes } = this.#extent
-    let count = Math.min(limit, Math.max(1, Math.floor(pageBytes / Math.max(1, messageBytes))))
+    const { end } = this.#extent
+    let count = Math.min(limit, this.#pageLength)
     let from = after + 1
     const holes: Hole[] = []
     // What is no batch, such as changes of rights, must not look like the end.
@@ -245,7 +252,8 @@ export class Pages {
     const consumer = await this.#engine.consumer(from)
     // As it was when it was made.
     const { name, num_pending: pending } = await consumer.info(true)
-    if (pending > 0) return new Stretch(this.#engine, consumer, name, from, this.#recordOf)
+    const ahead = Math.min(mostAhead, this.#pageLength)
+    if (pending > 0) return new Stretch(this.#engine, consumer, { name, from, ahead }, this.#recordOf)
     consumer.delete().catch(ignore)
     return undefined
   }
