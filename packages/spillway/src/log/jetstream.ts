@@ -13,7 +13,15 @@ import { asError, engineFailure } from './jetstream/failure.ts'
 import { partsOf } from './jetstream/history.ts'
 import { importParts } from './jetstream/import.ts'
 import { Keys } from './jetstream/keys.ts'
-import { beginAnew, findStream, identify, type OpenedStream, openFailure, openStream } from './jetstream/open.ts'
+import {
+  beginAnew,
+  findStream,
+  identify,
+  isTimeout,
+  type OpenedStream,
+  openFailure,
+  openStream,
+} from './jetstream/open.ts'
 import { Pages } from './jetstream/pages.ts'
 import { Assembler, headerName, parseHead, type StreamRecord } from './jetstream/record.ts'
 import { Tail } from './jetstream/tail.ts'
@@ -63,6 +71,8 @@ export interface JetStreamLog extends Log {
 }
 
 const defaultPatience = 30_000
+/** How often it is tried to open a log where nobody answers; each time takes 2 s. */
+const mostOpenings = 5
 const shortestAge = 100
 const mostReplicas = 5
 /** How often the stream is looked at, in milliseconds. */
@@ -91,24 +101,30 @@ const namePattern = /^[A-Za-z0-9_-]{1,64}$/
  */
 export async function jetstreamLog(options: JetStreamLogOptions): Promise<JetStreamLog> {
   checkOptions(options)
-  const { connection, stream, clock = systemClock, durability, patience = defaultPatience } = options
-  const { replicas, capacity, maxBytes, maxAge } = options
-  const monitors = typeof options.monitor === 'string' ? [options.monitor] : (options.monitor ?? [])
-  const wanted = replicas ?? (durability === 'machine' ? 3 : undefined)
-  try {
-    const engine = await Engine.of(connection, stream)
-    const opened = await openStream(engine, { replicas: wanted, capacity, maxBytes, maxAge })
-    const level = durability ?? (isReplicated(opened.info) ? 'machine' : 'process')
-    await checkDurability(level, opened.info, monitors)
-    engine.base = opened.base
-    engine.sender.allowsGroups = opened.info.config.allow_atomic === true
-    const newest = await newestOf(engine, opened.info)
-    const floor = await floorOf(engine, newest.last)
-    const keys = await Keys.read(engine, newest.after)
-    return new StreamLog(engine, opened, { keys, level, ...newest, floor, patience, clock })
-  } catch (cause) {
-    throw openFailure(stream, cause)
+  const { connection, stream } = options
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await openLog(await Engine.of(connection, stream), options)
+    } catch (cause) {
+      // A stream that was made a moment ago has no leader yet, and then nobody answers.
+      if (!isTimeout(cause) || attempt === mostOpenings) throw openFailure(stream, cause)
+    }
   }
+}
+
+async function openLog(engine: Engine, options: JetStreamLogOptions): Promise<JetStreamLog> {
+  const { clock = systemClock, durability, patience = defaultPatience, monitor = [] } = options
+  const { replicas, capacity, maxBytes, maxAge } = options
+  const wanted = replicas ?? (durability === 'machine' ? 3 : undefined)
+  const opened = await openStream(engine, { replicas: wanted, capacity, maxBytes, maxAge })
+  const level = durability ?? (isReplicated(opened.info) ? 'machine' : 'process')
+  await checkDurability(level, opened.info, typeof monitor === 'string' ? [monitor] : monitor)
+  engine.base = opened.base
+  engine.sender.allowsGroups = opened.info.config.allow_atomic === true
+  const newest = await newestOf(engine, opened.info)
+  const floor = await floorOf(engine, newest.last)
+  const keys = await Keys.read(engine, newest.after)
+  return new StreamLog(engine, opened, { keys, level, ...newest, floor, patience, clock })
 }
 
 /** Throws `CONFIG` that names the option, and `LOG_UNUSABLE` for an engine that is too old. */
@@ -415,6 +431,7 @@ class StreamLog implements JetStreamLog {
   #hear(record: StreamRecord): void {
     this.#time = Math.max(this.#time, record.head.time)
     this.#newest = { seq: record.seq, name: nameOf(record) }
+    this.#writer.hear(record)
     const whole = this.#assembler.take(record)
     for (const part of whole) {
       if (part.kind === 'rights') this.#heed(part)

@@ -243,17 +243,6 @@ test('what was published by hand and cannot be read holds up nobody', { skip }, 
   await assert.rejects(log.append([batch('c')], { expected: 1 }), withCode('INDEX_MISMATCH'))
 })
 
-/** A cluster that has just begun may not answer in time. */
-async function openedOn(connection: NatsConnection): Promise<Log> {
-  for (;;) {
-    try {
-      return await jetstreamLog({ connection, stream: 'events', replicas: 3 })
-    } catch (error) {
-      if ((error as SpillwayError).code !== 'LOG_FAILED') throw error
-    }
-  }
-}
-
 test('servers that append at the same time do not stop a stream of three nodes', { skip }, async (t) => {
   const cluster = await startNatsCluster()
   t.after(() => cluster.stop())
@@ -261,7 +250,7 @@ test('servers that append at the same time do not stop a stream of three nodes',
     cluster.urls.map(async (servers) => {
       const connection = await connect({ servers, maxReconnectAttempts: -1, ignoreClusterUpdates: true })
       t.after(() => connection.close())
-      const log = await openedOn(connection)
+      const log = await jetstreamLog({ connection, stream: 'events', replicas: 3 })
       t.after(() => log.close())
       return log
     }),

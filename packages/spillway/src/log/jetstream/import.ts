@@ -136,7 +136,7 @@ class Filler {
 
   async #put(kind: RecordKind, data: Uint8Array): Promise<void> {
     const name = `${this.#name}.${this.#next}`
-    const head = { time: this.#time, append: name, position: 1, count: 1, previous: this.#last }
+    const head = { time: this.#time, append: name, position: 1, count: 1, previous: this.#last, left: 0 }
     this.#drafts.push({ kind, head, data, id: name })
     this.#next++
     this.#size += data.length

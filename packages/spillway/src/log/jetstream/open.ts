@@ -223,6 +223,12 @@ function limitsOf({ capacity, maxBytes, maxAge }: StreamWish): Partial<StreamCon
   return limits
 }
 
+/** Whether nobody answered in time. */
+export function isTimeout(cause: unknown): boolean {
+  const { name, cause: reason } = asError(cause)
+  return name === 'TimeoutError' || (reason !== undefined && isTimeout(reason))
+}
+
 /** Why a stream could not be opened or made. */
 export function openFailure(stream: string, cause: unknown): SpillwayError {
   if (cause instanceof SpillwayError) return cause

@@ -1,7 +1,8 @@
 /**
  * One message of a log's stream. Its subject ends in its kind; the header `Spillway` says, separated by spaces, the version
  * of this format, when it was stored in Unix milliseconds, which append it belongs to, its place among the records of that
- * append and how many those are, and the index of the batch before it, or `-` if its writer could not know.
+ * append and how many those are, the index of the batch before it, or `-` if its writer could not know, and how many
+ * messages its writer has sent behind it.
  *
  * An append is one record for each batch, and one for each number that it skips. It counts once its last record is there:
  * each record is stored only right behind the one before it, so an append that broke off has no last record.
@@ -33,6 +34,8 @@ export interface RecordHead {
   readonly count: number
   /** `undefined`: any before it. */
   readonly previous: number | undefined
+  /** Messages that were sent behind it before it was confirmed. */
+  readonly left: number
 }
 
 export const headerName = 'Spillway'
@@ -41,13 +44,13 @@ export const keyHeader = 'Spillway-Key'
 const version = '1'
 const kinds: readonly string[] = ['batch', 'rights', 'skipped', 'lost'] satisfies RecordKind[]
 
-export function formatHead({ time, append, position, count, previous }: RecordHead): string {
-  return `${version} ${time} ${append} ${position} ${count} ${previous ?? '-'}`
+export function formatHead({ time, append, position, count, previous, left }: RecordHead): string {
+  return `${version} ${time} ${append} ${position} ${count} ${previous ?? '-'} ${left}`
 }
 
 /** `undefined`: this is no record of a log, or one of a later version. */
 export function parseHead(text: string): RecordHead | undefined {
-  const [format, time, append, position, count, previous] = text.split(' ')
+  const [format, time, append, position, count, previous, left = '0'] = text.split(' ')
   if (format !== version || !append) return undefined
   const head = {
     time: Number(time),
@@ -55,10 +58,11 @@ export function parseHead(text: string): RecordHead | undefined {
     position: Number(position),
     count: Number(count),
     previous: previous === '-' ? undefined : Number(previous),
+    left: Number(left),
   }
   const { position: at, count: of, previous: before = 0 } = head
   const isSound = at >= 1 && at <= of && Number.isSafeInteger(of) && Number.isFinite(head.time) && before >= 0
-  return isSound ? head : undefined
+  return isSound && head.left >= 0 ? head : undefined
 }
 
 export function formatKey({ name, digest }: RecordKey): string {

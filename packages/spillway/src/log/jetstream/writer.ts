@@ -11,6 +11,7 @@ import { indexesOf, layOut } from './layout.ts'
 import type { RecordKind, StreamRecord } from './record.ts'
 import type { Draft, Outcome } from './sender.ts'
 import type { Tail } from './tail.ts'
+import { Turns } from './turns.ts'
 
 /** What a writer knows of its log. */
 export interface WriterHost {
@@ -47,6 +48,14 @@ interface Job {
   reject(error: unknown): void
 }
 
+/** Where an append is to stand: behind the newest index `last` and the sequence `seq`. */
+interface Place {
+  readonly job: Job
+  readonly kinds: readonly RecordKind[]
+  readonly last: number
+  readonly seq: number
+}
+
 /** The messages of one attempt to store an append. */
 interface Plan {
   readonly job: Job
@@ -75,7 +84,7 @@ const pauseMs = 50
  *          late, its condition no longer holds; or it takes that place, and the second one's does not.
  * Keys     Nothing is stored behind what was not read, so an append under a key that another server used is seen in time.
  *          The engine's own ids do not serve for that: in a cluster it also remembers those of messages that it refused.
- * Turns    Who lost twice stores a message without a condition, which takes the next place wherever that is, and goes on
+ * Turns    Writers that are at it at once go round, see {@link Turns}. Who lost twice all the same stores a message without a condition, which takes the next place wherever that is, and goes on
  *          behind it. Those whose messages it broke into have to read it first.
  */
 export class Writer {
@@ -91,6 +100,7 @@ export class Writer {
   #count = 0
   #flushing: Promise<void> | undefined
   #isClosed = false
+  readonly #turns: Turns
   readonly #sent = new Map<string, Job>()
   /** Appends under a key that are under way here. */
   readonly #keyed = new Map<string, Promise<unknown>>()
@@ -98,6 +108,7 @@ export class Writer {
   constructor(id: string, host: WriterHost, patience: number) {
     this.id = id
     this.#host = host
+    this.#turns = new Turns(id)
     this.#patience = patience
   }
 
@@ -122,7 +133,12 @@ export class Writer {
     await this.#add(kind, [], [body], {})
   }
 
-  /** Told of the first record of every append that was read, whoever made it. */
+  /** Told of every record that was read, whoever made it. */
+  hear(record: StreamRecord): void {
+    this.#turns.note(record)
+  }
+
+  /** Told of the first record of every append that was read, once it was read whole. */
   read({ seq, head }: StreamRecord): void {
     const job = this.#sent.get(head.append)
     if (job) job.first = seq
@@ -248,7 +264,7 @@ export class Writer {
   /** Sends `jobs`, and settles all of which it is then known what became of them. */
   async #attempt(jobs: readonly Job[], claimsTurn: boolean): Promise<{ problem?: Error; isConflict: boolean }> {
     try {
-      if (claimsTurn) await this.#claimTurn()
+      await (claimsTurn ? this.#claimTurn(jobs.length) : this.#turns.come())
       const { after, plans } = await this.#planAll(jobs)
       const outcomes = await this.#send(plans, after)
       const all = outcomes.flat()
@@ -265,11 +281,11 @@ export class Writer {
   }
 
   /** Takes the next place in the stream, whatever it is, and reads up to it. */
-  async #claimTurn(): Promise<void> {
+  async #claimTurn(left: number): Promise<void> {
     const { engine, tail } = this.#host
     const { seq: read } = tail
     const append = `${this.id}.${++this.#count}`
-    const head = { time: this.#host.now(), append, position: 1, count: 1, previous: undefined }
+    const head = { time: this.#host.now(), append, position: 1, count: 1, previous: undefined, left }
     const outcome = await engine.sender.send({ kind: 'skipped', head, data: none, id: append })
     if (outcome.kind !== 'stored') return
     if (outcome.seq <= read) {
@@ -284,7 +300,7 @@ export class Writer {
    * already, or cannot be, is settled.
    */
   async #planAll(jobs: readonly Job[]): Promise<{ after: number; plans: Plan[] }> {
-    const plans: Plan[] = []
+    const places: Place[] = []
     let { seq } = this.#host.tail
     let { last } = this.#host
     // Up to where keys and indexes were looked at. Once this is awaited the tail may have read more.
@@ -305,11 +321,15 @@ export class Writer {
         this.#reject(job, kinds)
         continue
       }
-      const plan = this.#plan(job, kinds, last, seq)
-      plans.push(plan)
+      places.push({ job, kinds, last, seq })
       seq += kinds.length
       if (job.kind === 'batch') last = seq
     }
+    let left = places.reduce((sum, { kinds }) => sum + kinds.length, 0)
+    const plans = places.map((place) => {
+      left -= place.kinds.length
+      return this.#plan(place, left)
+    })
     return { after, plans }
   }
 
@@ -330,13 +350,15 @@ export class Writer {
     return true
   }
 
-  #plan(job: Job, kinds: readonly RecordKind[], last: number, seq: number): Plan {
+  /** `behind`: how many messages follow those of this append. */
+  #plan({ job, kinds, last, seq }: Place, behind: number): Plan {
     const append = `${job.name}.${job.attempts++}`
     const time = this.#host.now()
     let previous = last
     let body = 0
     const drafts = kinds.map((kind, n): Draft => {
-      const head = { time, append, position: n + 1, count: kinds.length, previous }
+      const left = kinds.length - n - 1 + behind
+      const head = { time, append, position: n + 1, count: kinds.length, previous, left }
       const data = kind === 'skipped' ? none : (job.bodies[body++] as Uint8Array)
       if (kind === 'batch') previous = seq + n + 1
       const isLast = n === kinds.length - 1
@@ -352,6 +374,7 @@ export class Writer {
     const { engine, tail } = this.#host
     const drafts = plans.flatMap((plan) => plan.drafts)
     const outcomes: Outcome[] = []
+    const begun = performance.now()
     tail.hold()
     while (outcomes.length < drafts.length) {
       const from = outcomes.length
@@ -365,6 +388,7 @@ export class Writer {
       if (answers.some(({ kind }) => kind !== 'stored')) break
     }
     tail.release()
+    this.#turns.took(performance.now() - begun)
     let at = 0
     return plans.map((plan) => {
       const from = at
