@@ -404,7 +404,7 @@ class StreamLog implements JetStreamLog {
     // Until it is stored, or this history is over: nobody else would tell the other servers.
     const tell = async (): Promise<void> => {
       while (!this.#hasEnded && !this.#closed) {
-        const isStored = await this.#writer.note('rights', body).then(
+        const isStored = await this.#writer.note('rights', body, Number.POSITIVE_INFINITY).then(
           () => true,
           () => false,
         )

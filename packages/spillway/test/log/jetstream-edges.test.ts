@@ -122,6 +122,24 @@ test('appends that were given up make room for others', { skip }, async (t) => {
   }, 'it takes events again')
 })
 
+test('a revocation that waits for the engine is stored before what is published after it', { skip }, async (t) => {
+  const site = await natsSite(t)
+  const [a, b] = [await site.open({ patience: 4000 }), await site.open()]
+  const told: string[] = []
+  b.follow(({ events }) => told.push(`${events[0]?.key}`), {
+    missed: () => {},
+    ended: () => {},
+    rights: ({ subject }) => told.push(`rights of ${subject}`),
+  })
+  await site.server.stop('SIGKILL')
+  a.announce?.({ subject: 'alice', isRevoked: true })
+  await assert.rejects(a.append([batch('too late')]), withCode('LOG_FAILED'))
+  site.server = await site.server.restart()
+  await a.append([batch('after')])
+  await until(() => told.length === 2, 'both are told')
+  assert.deepEqual(told, ['rights of alice', 'after'])
+})
+
 test('an engine that lost what it had acknowledged ends the history, also where servers append all the time', {
   skip,
 }, async (t) => {

@@ -6,7 +6,6 @@ import {
   DiscardPolicy,
   JetStreamApiError,
   type JetStreamClient,
-  JetStreamError,
   type JetStreamManager,
   type JsMsg,
   jetstream,
@@ -30,10 +29,6 @@ const requestTimeout = 2000
 /** The error of a request that nobody takes, and after how many milliseconds it is made again. */
 const nobody = 'JetStreamNotEnabled'
 const nobodyPause = 50
-/** How long one pull waits for messages, and how often it is repeated where nobody answers, after how long at first. */
-const pullTimeout = 2000
-const mostPulls = 6
-const pullPause = 10
 // [JetStream, error codes]
 const streamNotFound = 10059
 const noMessage = 10037
@@ -131,26 +126,6 @@ export class Engine {
     }
     const info = await patiently(() => this.jsm.consumers.add(this.stream, config))
     return this.js.consumers.getConsumerFromInfo(info)
-  }
-
-  /** Gives `take` up to `count` messages that a consumer has, until that says that they are enough. */
-  async pull(consumer: Consumer, count: number, take: (message: JsMsg) => boolean): Promise<void> {
-    for (let attempt = 0; ; attempt++) {
-      let isEmpty = true
-      try {
-        const messages = await consumer.fetch({ max_messages: count, expires: pullTimeout })
-        for await (const message of messages) {
-          isEmpty = false
-          if (!take(message)) return
-        }
-        return
-      } catch (error) {
-        // A new consumer may not be known at once to the node that is asked. Another one would only be one more.
-        const mayWait = error instanceof JetStreamError && isEmpty && attempt < mostPulls
-        if (!mayWait) throw error
-        await new Promise((resolve) => setTimeout(resolve, pullPause * 2 ** attempt))
-      }
-    }
   }
 
   /** `undefined`: this is no record of this log. */

@@ -1,6 +1,7 @@
 import { keyWindow } from '../../core/log.ts'
 import type { Engine } from './engine.ts'
 import type { StreamRecord } from './record.ts'
+import { Stretch } from './stretch.ts'
 
 /** An append that was made under a key. */
 export interface KeyedAppend {
@@ -52,23 +53,18 @@ export class Keys {
 
   /** Notes what there is from sequence `from` to `end`, and gives the sequence to read on from. */
   async #read(engine: Engine, from: number, end: number): Promise<number> {
-    const consumer = await engine.consumer(from, { headers_only: true })
-    let next = from
+    const options = { from, ahead: mostAtOnce, hasData: false }
+    const stretch = await Stretch.begin(engine, options, (message) => engine.record(message))
+    if (!stretch) return from
     try {
-      let { num_pending: pending } = await consumer.info(true)
-      for (let before = 0; pending > 0 && next <= end && next > before; ) {
-        before = next
-        await engine.pull(consumer, Math.min(pending, mostAtOnce), (message) => {
-          const record = engine.record(message)
-          if (record) this.note(record)
-          next = message.seq + 1
-          pending = message.info.pending
-          return pending > 0 && next <= end
-        })
+      for (;;) {
+        const messages = await stretch.take(mostAtOnce, end)
+        for (const { content: record } of messages) if (record) this.note(record)
+        const last = messages.at(-1)
+        if (!last || last.seq >= end || last.pending === 0) return stretch.next
       }
-      return next
     } finally {
-      consumer.delete().catch(() => {})
+      stretch.close()
     }
   }
 }

@@ -248,14 +248,9 @@ export class Pages {
   }
 
   /** `undefined`: there is nothing to be read there. */
-  async #begin(from: number): Promise<PageStretch | undefined> {
-    const consumer = await this.#engine.consumer(from)
-    // As it was when it was made.
-    const { name, num_pending: pending } = await consumer.info(true)
+  #begin(from: number): Promise<PageStretch | undefined> {
     const ahead = Math.min(mostAhead, this.#pageLength)
-    if (pending > 0) return new Stretch(this.#engine, consumer, { name, from, ahead }, this.#recordOf)
-    consumer.delete().catch(ignore)
-    return undefined
+    return Stretch.begin(this.#engine, { from, ahead }, this.#recordOf)
   }
 
   async #take(stretch: PageStretch, count: number, end: number): Promise<Span> {
@@ -305,5 +300,3 @@ function runsOf(records: readonly PageRecord[]): PageRecord[][] {
   }
   return runs
 }
-
-function ignore(): void {}

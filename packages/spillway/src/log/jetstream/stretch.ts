@@ -20,6 +20,15 @@ export interface Delivered<T> {
   readonly pending: number
 }
 
+export interface StretchOptions {
+  /** The sequence to read from. */
+  readonly from: number
+  /** How many messages are asked for ahead where they are read on. */
+  readonly ahead: number
+  /** Default true. */
+  readonly hasData?: boolean
+}
+
 /** Milliseconds that the engine may take for what was asked for. */
 const expiresMs = 2000
 /** How long it is waited beyond that. */
@@ -64,11 +73,11 @@ export class Stretch<T> {
   #failure: Error | undefined
   #wake: () => void = ignore
 
-  /** Reads from sequence `from` on, and asks for `ahead` messages where they are read on. */
-  constructor(
+  private constructor(
     engine: Engine,
     consumer: Consumer,
-    { name, from, ahead }: { readonly name: string; readonly from: number; readonly ahead: number },
+    name: string,
+    { from, ahead }: StretchOptions,
     read: (message: DeliveredMessage) => T,
   ) {
     const { connection, stream, js } = engine
@@ -86,6 +95,21 @@ export class Stretch<T> {
         this.#wake()
       },
     })
+  }
+
+  /** `undefined`: there is nothing to be read there. */
+  static async begin<T>(
+    engine: Engine,
+    options: StretchOptions,
+    read: (message: DeliveredMessage) => T,
+  ): Promise<Stretch<T> | undefined> {
+    const { from, hasData = true } = options
+    const consumer = await engine.consumer(from, hasData ? {} : { headers_only: true })
+    // As it was when it was made.
+    const { name, num_pending: pending } = await consumer.info(true)
+    if (pending > 0) return new Stretch(engine, consumer, name, options, read)
+    consumer.delete().catch(ignore)
+    return undefined
   }
 
   /**

@@ -100,6 +100,8 @@ export class Writer {
   #count = 0
   #flushing: Promise<void> | undefined
   #isClosed = false
+  /** When everything is given up, in milliseconds of the monotonic clock. */
+  #latest = Number.POSITIVE_INFINITY
   readonly #turns: Turns
   readonly #sent = new Map<string, Job>()
   /** Appends under a key that are under way here. */
@@ -127,10 +129,10 @@ export class Writer {
     return appended
   }
 
-  /** Stores a record that is no batch, in order with what was appended. */
-  async note(kind: RecordKind, body: Uint8Array): Promise<void> {
+  /** Stores a record that is no batch, in order with what was appended. Waits `patience` milliseconds, by default the writer's. */
+  async note(kind: RecordKind, body: Uint8Array, patience: number = this.#patience): Promise<void> {
     this.#checkOpen()
-    await this.#add(kind, [], [body], {})
+    await this.#add(kind, [], [body], { patience })
   }
 
   /** Told of every record that was read, whoever made it. */
@@ -149,9 +151,10 @@ export class Writer {
     this.#end ??= error
   }
 
-  /** Takes nothing more, and finishes what it took. */
+  /** Takes nothing more, and finishes what it took, if that does not take longer than its patience. */
   async close(): Promise<void> {
     this.#isClosed = true
+    this.#latest = performance.now() + this.#patience
     await this.#flushing
   }
 
@@ -172,7 +175,7 @@ export class Writer {
     kind: RecordKind,
     batches: readonly PendingBatch[],
     bodies: readonly Uint8Array[],
-    { key, digest, expected }: AppendOptions & { digest?: number | undefined },
+    { key, digest, expected, patience = this.#patience }: AppendOptions & { digest?: number; patience?: number },
   ): Promise<Appended> {
     const size = bodies.reduce((sum, { length }) => sum + length, 0)
     this.#checkSizes(bodies)
@@ -191,7 +194,7 @@ export class Writer {
         digest,
         expected,
         isConditional: expected !== undefined || batches.some(({ index }) => index !== undefined),
-        deadline: performance.now() + this.#patience,
+        deadline: performance.now() + patience,
         attempts: 0,
         isSettled: false,
         first: undefined,
@@ -253,7 +256,7 @@ export class Writer {
       if (!problem && losses < manyLosses) continue
       // Once the connection was closed for good nothing can come any more of what waits.
       const now = engine.connection.isClosed() ? Number.POSITIVE_INFINITY : performance.now()
-      const late = [...rest, ...this.#queue].filter(({ deadline }) => deadline < now)
+      const late = [...rest, ...this.#queue].filter(({ deadline }) => Math.min(deadline, this.#latest) <= now)
       this.#giveUp(late, problem ?? new Error('others appended first, again and again'))
       this.#queue = this.#queue.filter((job) => !job.isSettled)
       rest = rest.filter((job) => !job.isSettled)
