@@ -1,3 +1,5 @@
+import { numberAt } from './digits.ts'
+
 /**
  * One message of a log's stream. Its subject ends in its kind; the header `Spillway` says, separated by spaces, the version
  * of this format, when it was stored in Unix milliseconds, which append it belongs to, its place among the records of that
@@ -50,19 +52,26 @@ export function formatHead({ time, append, position, count, previous, left }: Re
 
 /** `undefined`: this is no record of a log, or one of a later version. */
 export function parseHead(text: string): RecordHead | undefined {
-  const [format, time, append, position, count, previous, left = '0'] = text.split(' ')
-  if (format !== version || !append) return undefined
+  const time = text.indexOf(' ') + 1
+  const append = text.indexOf(' ', time) + 1
+  const position = text.indexOf(' ', append) + 1
+  const count = text.indexOf(' ', position) + 1
+  const previous = text.indexOf(' ', count) + 1
+  // Where a field is missing it goes round, and begins anew.
+  const isWhole = time < append && append < position && position < count && count < previous
+  if (!isWhole || text.slice(0, time - 1) !== version || position - append < 2) return undefined
+  const left = text.indexOf(' ', previous) + 1
   const head = {
-    time: Number(time),
-    append,
-    position: Number(position),
-    count: Number(count),
-    previous: previous === '-' ? undefined : Number(previous),
-    left: Number(left),
+    time: numberAt(text, time),
+    append: text.slice(append, position - 1),
+    position: numberAt(text, position),
+    count: numberAt(text, count),
+    previous: text[previous] === '-' ? undefined : numberAt(text, previous),
+    left: left === 0 ? 0 : numberAt(text, left),
   }
   const { position: at, count: of, previous: before = 0 } = head
-  const isSound = at >= 1 && at <= of && Number.isSafeInteger(of) && Number.isFinite(head.time) && before >= 0
-  return isSound && head.left >= 0 ? head : undefined
+  const isSound = at >= 1 && at <= of && Number.isSafeInteger(of) && head.time >= 0 && before >= 0 && head.left >= 0
+  return isSound ? head : undefined
 }
 
 export function formatKey({ name, digest }: RecordKey): string {
