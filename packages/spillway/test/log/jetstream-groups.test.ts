@@ -103,6 +103,20 @@ test('groups that are switched off while a log is open cost no event', { skip },
   assert.deepEqual(await keysOf(log), ['a', 'b', 'c'])
 })
 
+test('an append that the engine refuses takes no other with it', { skip }, async (t) => {
+  const manager = await jetstreamManager(await connection(t))
+  const log = await open(t, 'small')
+  const { config } = await manager.streams.info('small')
+  await manager.streams.update('small', { ...config, max_msg_size: 2000 })
+  const large = encodeEvents([{ topic: 'T', type: 't', payload: 'x'.repeat(2000) }])
+  const appended = await Promise.allSettled([[batch('a')], [large], [batch('b')]].map((batches) => log.append(batches)))
+  assert.deepEqual(
+    appended.map((one) => (one.status === 'fulfilled' ? one.value.indexes : one.reason.code)),
+    [[1], 'LOG_FAILED', [2]],
+  )
+  assert.deepEqual(await keysOf(log), ['a', 'b'])
+})
+
 test('servers that append to one stream at once lose and repeat nothing, and each keeps its order', {
   skip,
 }, async (t) => {

@@ -41,10 +41,7 @@ const mostInGroup = 1000
 // [JetStream, error codes]
 /** The stream's newest sequence or message id is another one than expected. */
 const wrongLast = [10070, 10071, 10164]
-const groupsDisabled = 10174
 const groupTooLarge = 10199
-/** Parts of a group were lost, or there are too many: nothing of it was stored, and it may be sent again. */
-const groupLost = [10176, 10210]
 
 /** Sends messages that are to be stored in the stream of a log, each behind the one before it. */
 export class Sender {
@@ -83,7 +80,7 @@ export class Sender {
 
   /**
    * Stores messages, the first one right behind sequence `after`, the others right behind each other, so that what is stored
-   * is a beginning of them. Never rejects.
+   * is a beginning of them. Gives no outcome for those behind one of which it is known that it was not stored. Never rejects.
    */
   async sendAll(drafts: readonly Draft[], after: number): Promise<readonly Outcome[]> {
     if (drafts.length > 1 && !this.#takesChains) return this.#sendGroup(drafts, after)
@@ -104,8 +101,22 @@ export class Sender {
 
   async #sendGroup(drafts: readonly Draft[], after: number): Promise<readonly Outcome[]> {
     const outcome = await this.#commitGroup(drafts, after)
-    if (outcome.kind !== 'stored') return drafts.map(() => outcome)
-    return drafts.map((_, n) => ({ kind: 'stored', seq: outcome.seq - drafts.length + 1 + n }))
+    if (outcome.kind === 'stored') {
+      return drafts.map((_, n) => ({ kind: 'stored', seq: outcome.seq - drafts.length + 1 + n }))
+    }
+    // For one of them, or because the group was not whole or not allowed: each by itself is told what is wrong with it.
+    return outcome.kind === 'refused' ? this.#sendSingly(drafts, after) : drafts.map(() => outcome)
+  }
+
+  /** One after the other, up to the first that is not stored. */
+  async #sendSingly(drafts: readonly Draft[], after: number): Promise<readonly Outcome[]> {
+    const outcomes: Outcome[] = []
+    for (const [n, draft] of drafts.entries()) {
+      const outcome = await this.send(draft, { after: after + n })
+      outcomes.push(outcome)
+      if (outcome.kind !== 'stored') break
+    }
+    return outcomes
   }
 
   /** Stores all or none [NATS, ADR-50 "JetStream Batch Publishing"]: only the last one is answered, for all. */
@@ -140,15 +151,9 @@ export class Sender {
       if (!(error instanceof JetStreamApiError))
         return isRefusal(error) ? { kind: 'refused', error } : { kind: 'unknown', error }
       if (wrongLast.includes(error.code)) return { kind: 'conflict' }
-      return { kind: this.#mayTryAgain(error) ? 'unknown' : 'refused', error }
+      if (error.code === groupTooLarge) this.#mostInGroup = Math.ceil(this.#mostInGroup / 2)
+      return { kind: 'refused', error }
     }
-  }
-
-  /** Whether this says nothing against a message: then nothing of its group was stored. */
-  #mayTryAgain({ code }: JetStreamApiError): boolean {
-    if (code === groupsDisabled) this.allowsGroups = false
-    if (code === groupTooLarge) this.#mostInGroup = Math.ceil(this.#mostInGroup / 2)
-    return code === groupsDisabled || code === groupTooLarge || groupLost.includes(code)
   }
 }
 
