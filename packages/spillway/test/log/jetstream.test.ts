@@ -368,6 +368,8 @@ test('a level that the engine does not give is refused with the setting to chang
   const through = await natsSite(t, { jetstream: 'sync_interval: always' })
   const log: JetStreamLog = await through.open({ durability: 'power', monitor: through.server.monitor })
   assert.equal(log.durability, 'power')
+  // What another server says is not asked for.
+  await refused({ durability: 'power', monitor: through.server.monitor }, /Nobody says whether/)
 })
 
 test('a stream that is not ours, and subjects that are in use, are refused and not touched', { skip }, async (t) => {
