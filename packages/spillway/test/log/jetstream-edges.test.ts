@@ -1,6 +1,4 @@
 import assert from 'node:assert/strict'
-import { cp, rm } from 'node:fs/promises'
-import path from 'node:path'
 import { test } from 'node:test'
 import { connect, headers, type NatsConnection } from '@nats-io/transport-node'
 import { startNatsCluster } from '@spillway/engines'
@@ -10,7 +8,7 @@ import type { Log } from '../../src/core/log.ts'
 import { jetstreamLog } from '../../src/log/jetstream.ts'
 import { ManualClock } from '../support/clock.ts'
 import { until } from '../support/http.ts'
-import { cuttableLine, type NatsSite, natsSite, noNats } from '../support/nats.ts'
+import { cuttableLine, type NatsSite, natsSite, noNats, rememberDisk } from '../support/nats.ts'
 import { withCode } from '../support/waiting.ts'
 
 const skip = noNats
@@ -146,14 +144,10 @@ test('an engine that lost what it had acknowledged ends the history, also where 
   const site = await natsSite(t)
   const log = await site.open()
   await log.append([batch('a')])
-  await site.server.stop('SIGTERM')
-  const kept = path.join(site.server.folder, 'jetstream')
-  await cp(kept, `${kept}.old`, { recursive: true })
-  site.server = await site.server.restart()
+  const setBack = await rememberDisk(site)
   for (let n = 0; n < 5; n++) await log.append([batch('b')])
   await site.server.stop('SIGKILL')
-  await rm(kept, { recursive: true })
-  await cp(`${kept}.old`, kept, { recursive: true })
+  await setBack()
   let isOver = false
   const busy = (async () => {
     while (!isOver) {

@@ -1,6 +1,4 @@
 import assert from 'node:assert/strict'
-import { rm } from 'node:fs/promises'
-import path from 'node:path'
 import { test } from 'node:test'
 import { createBroker } from '../../src/core/broker.ts'
 import { parseCursor } from '../../src/core/cursor.ts'
@@ -9,7 +7,7 @@ import { encodeEvents, type PendingBatch, type StoredBatch } from '../../src/cor
 import type { Log } from '../../src/core/log.ts'
 import { type JetStreamLog, type JetStreamLogOptions, jetstreamLog } from '../../src/log/jetstream.ts'
 import { until } from '../support/http.ts'
-import { cuttableLine, natsSite, noNats } from '../support/nats.ts'
+import { cuttableLine, natsSite, noNats, rememberDisk } from '../support/nats.ts'
 import { withCode } from '../support/waiting.ts'
 
 const skip = noNats
@@ -306,16 +304,10 @@ test('an engine that lost what it had acknowledged begins another history, as a 
   const site = await natsSite(t)
   const log = await site.open()
   await log.append([batch('a')])
-  await site.server.stop('SIGTERM')
-  const kept = path.join(site.server.folder, 'jetstream')
-  const { cp } = await import('node:fs/promises')
-  await cp(kept, `${kept}.old`, { recursive: true })
-  site.server = await site.server.restart()
+  const setBack = await rememberDisk(site)
   for (let n = 0; n < 5; n++) await log.append([batch('b')])
   await site.server.stop('SIGKILL')
-  // As after a power cut of a disk that was not written through.
-  await rm(kept, { recursive: true })
-  await cp(`${kept}.old`, kept, { recursive: true })
+  await setBack()
   site.server = await site.server.restart()
   assert.match((await log.ended).message, /ends at 1, but 6 was acknowledged/)
   const next = await site.open()

@@ -1,5 +1,7 @@
 import { once } from 'node:events'
+import { cp, rm } from 'node:fs/promises'
 import { type AddressInfo, createServer, connect as netConnect, type Socket } from 'node:net'
+import path from 'node:path'
 import type { TestContext } from 'node:test'
 import { type JetStreamManager, jetstreamManager } from '@nats-io/jetstream'
 import { connect, type NatsConnection } from '@nats-io/transport-node'
@@ -45,6 +47,21 @@ export async function natsSite(t: TestContext, options: NatsServerOptions = {}):
     },
     manager: async () => jetstreamManager(await connection()),
   })
+}
+
+/**
+ * Stops the engine, and gives what sets its disk back to how it is now, as a power cut does to one that is not written
+ * through; the engine must have ended by then. It runs again meanwhile.
+ */
+export async function rememberDisk(site: NatsSite): Promise<() => Promise<void>> {
+  await site.server.stop('SIGTERM')
+  const kept = path.join(site.server.folder, 'jetstream')
+  await cp(kept, `${kept}.old`, { recursive: true })
+  site.server = await site.server.restart()
+  return async () => {
+    await rm(kept, { recursive: true })
+    await cp(`${kept}.old`, kept, { recursive: true })
+  }
 }
 
 /** A way to a port of this machine that can be cut: what is open is reset, and nothing new gets through until it is mended. */
