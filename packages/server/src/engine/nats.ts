@@ -31,7 +31,7 @@ const pingMs = 2000
 const mostPings = 2
 /** How long a node may not reach the stream before another is tried, in milliseconds: an election takes less. */
 const nodePatience = 8000
-/** How long the next one has then. The first attempt may lead back to the same. */
+/** How long the next one has then. */
 const nextPatience = 3000
 
 /**
@@ -122,6 +122,8 @@ class NatsEngine implements Engine {
   #connection: NatsConnection | undefined
   #history: JetStreamLog | undefined
   #isAway = false
+  /** The node that is being left. */
+  #left: string | undefined
   #reconnects = 0
   readonly #closing = new AbortController()
 
@@ -205,6 +207,7 @@ class NatsEngine implements Engine {
       if (deadline === undefined || now < deadline) return
       deadline = now + nextPatience
       this.#parts.log.warn('This node of the engine does not reach the stream, another one is tried')
+      this.#left = this.#connection?.getServer()
       this.#connection?.reconnect().catch(() => {})
     }, 1000)
     timer.unref()
@@ -226,7 +229,12 @@ class NatsEngine implements Engine {
         refusal = status.error.message
         log.warn('The engine refuses', { error: status.error })
       }
-      if (status.type === 'reconnect' && this.#isAway) {
+      if (status.type !== 'reconnect') continue
+      const left = this.#left
+      this.#left = undefined
+      // The client tries the node that it was given first once more.
+      if (status.server === left) connection.reconnect().catch(() => {})
+      else if (this.#isAway) {
         this.#isAway = false
         this.#reconnects++
         log.info('The engine is back', { server: status.server })

@@ -73,6 +73,8 @@ const headerRoom = 4096
 const patientLosses = 2
 const manyLosses = 20
 const pauseMs = 50
+/** How long nothing may come on the way to the end of the stream, in milliseconds. */
+const silenceMs = 4000
 
 /**
  * Appends to a stream that others append to, too.
@@ -158,12 +160,19 @@ export class Writer {
     await this.#flushing
   }
 
-  /** Reads to the end that the stream has now. Rejects if that takes longer than this writer's patience. */
+  /**
+   * Reads to the end that the stream has now. Rejects when nothing comes for a while: a node that is cut from the others
+   * counts what it will never have.
+   */
   async catchUp(): Promise<void> {
     const { engine, tail } = this.#host
     const info = await engine.info()
     if (!info) throw new Error(`there is no stream ${engine.stream}`)
-    await within(tail.reached(info.state.last_seq), this.#patience)
+    for (let before = -1; tail.seq > before; ) {
+      before = tail.seq
+      if (await isWithin(tail.reached(info.state.last_seq), silenceMs)) return
+    }
+    throw new Error(`the stream was not read to its end: nothing came for ${silenceMs} ms`)
   }
 
   #checkOpen(): void {
@@ -250,7 +259,8 @@ export class Writer {
     while (rest.length > 0) {
       if (this.#end) return this.#giveUp(rest, this.#end)
       const { problem, isConflict } = await this.#attempt(rest, losses >= patientLosses)
-      this.problem = problem
+      // A leader that was cut from the others has what was not confirmed in others' way: that is no sign that it is well.
+      if (problem || !isConflict) this.problem = problem
       rest = rest.filter((job) => !job.isSettled)
       losses = isConflict ? losses + 1 : 0
       if (!problem && losses < manyLosses) continue
@@ -274,6 +284,8 @@ export class Writer {
       const problem = failureIn(all, 'unknown')
       const isConflict = all.some(({ kind }) => kind === 'conflict')
       for (const [n, plan] of plans.entries()) this.#settle(plan, outcomes[n] as Outcome[])
+      // Whoever looks is told before it is known what became of it.
+      if (problem) this.problem = problem
       if (problem || isConflict) await this.catchUp()
       else if (newestOf(all) > this.#host.tail.seq) await within(this.#host.tail.reached(newestOf(all)), this.#patience)
       for (const [n, plan] of plans.entries()) this.#settle(plan, outcomes[n] as Outcome[])
@@ -290,6 +302,7 @@ export class Writer {
     const append = `${this.id}.${++this.#count}`
     const head = { time: this.#host.now(), append, position: 1, count: 1, previous: undefined, left }
     const outcome = await engine.sender.send({ kind: 'skipped', head, data: none, id: append })
+    if (outcome.kind === 'unknown') throw outcome.error
     if (outcome.kind !== 'stored') return
     if (outcome.seq <= read) {
       this.#host.givenAgain(outcome.seq)
@@ -470,13 +483,19 @@ function newestOf(outcomes: readonly Outcome[]): number {
 }
 
 /** Rejects if `promise` takes longer than `ms` milliseconds. */
-export async function within<T>(promise: Promise<T>, ms: number): Promise<T> {
+export async function within(promise: Promise<void>, ms: number): Promise<void> {
+  if (await isWithin(promise, ms)) return
+  throw new Error(`the stream was not read to its end within ${ms} ms`)
+}
+
+/** Whether `promise` resolves before so many milliseconds are over. */
+async function isWithin(promise: Promise<void>, ms: number): Promise<boolean> {
   let timer: ReturnType<typeof setTimeout> | undefined
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`the stream was not read to its end within ${ms} ms`)), ms)
+  const late = new Promise<false>((resolve) => {
+    timer = setTimeout(() => resolve(false), ms)
   })
   try {
-    return await Promise.race([promise, late])
+    return await Promise.race([promise.then(() => true), late])
   } finally {
     clearTimeout(timer)
   }

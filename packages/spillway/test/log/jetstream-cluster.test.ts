@@ -2,9 +2,10 @@ import assert from 'node:assert/strict'
 import { after, before, type TestContext, test } from 'node:test'
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect, type NatsConnection } from '@nats-io/transport-node'
-import { type NatsCluster, natsPrograms, startNatsCluster } from '@spillway/engines'
+import { type NatsCluster, type NatsNode, natsPrograms, startNatsCluster, whyNoNetwork } from '@spillway/engines'
 import { encodeEvents, type PendingBatch } from '../../src/core/event.ts'
 import { type JetStreamLog, jetstreamLog } from '../../src/log/jetstream.ts'
+import { until } from '../support/http.ts'
 
 /** From 2.12 on the engine stores groups of messages. */
 const newest = natsPrograms().find(({ version }) => !/^2\.(9|10|11)\./.test(version))
@@ -142,3 +143,24 @@ test('servers that append to one stream at once lose and repeat nothing, and eac
     )
   }
 })
+
+test('a log whose node is cut off from the others says so while that still takes itself for the leader', {
+  skip: skip || whyNoNetwork() || false,
+}, async (t) => {
+  const leader = await leaderOf('cut', t)
+  const log = await open(t, 'cut', await connection(t, cluster.nodes.indexOf(leader)))
+  await log.append([batch('a')])
+  cluster.isolate(leader)
+  t.after(() => cluster.heal())
+  const late = log.append([batch('b')])
+  await until(() => log.failure !== undefined, 'a failure')
+  assert.doesNotMatch(String(log.failure), /has no leader/)
+  cluster.heal()
+  assert.deepEqual((await late).indexes.length, 1)
+})
+
+async function leaderOf(stream: string, t: TestContext): Promise<NatsNode> {
+  await (await open(t, stream)).close()
+  await cluster.waitUntilWhole(stream)
+  return cluster.waitForLeader(stream)
+}
