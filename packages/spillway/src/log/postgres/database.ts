@@ -67,14 +67,27 @@ export interface Answer {
   readonly changes: number
   /** Of the newest batch. */
   readonly mark: string
+  /** Absent: all were stored, one behind the other. */
+  readonly outcomes: Outcomes | undefined
+}
+
+export interface Outcomes {
   /** One letter an append: `S`tored, `D`uplicate, `K`ey reused, `M`ismatch, out of `O`rder. */
   readonly codes: string
   /** For each the newest index before it; of a duplicate, before its first. */
   readonly values: readonly number[]
 }
 
-/** Appends that go in one statement, as the arrays that `append` of the tables takes. */
+/** Batches that go in one statement. */
 export interface Group {
+  readonly sizes: readonly number[]
+  readonly texts: string
+  /** Absent: whatever the log has, each gets the next index. */
+  readonly conditions: Conditions | undefined
+}
+
+/** What appends of a group ask for, as the arrays that `append` of the tables takes. */
+export interface Conditions {
   readonly leads: readonly number[]
   readonly firsts: readonly number[]
   readonly ends: readonly number[]
@@ -83,21 +96,14 @@ export interface Group {
   readonly expected: readonly number[]
   readonly jobs: readonly number[]
   readonly at: readonly number[]
-  readonly sizes: readonly number[]
-  readonly texts: string
 }
 
-export const emptyGroup: Group = {
-  leads: [],
-  firsts: [],
-  ends: [],
-  keys: [],
-  digests: [],
-  expected: [],
-  jobs: [],
-  at: [],
-  sizes: [],
-  texts: '',
+/** An append, as its server names it. */
+export interface Numbered {
+  readonly writer: string
+  readonly number: number
+  /** The newest index that was known when the statement was sent for the first time: it was not stored up to there. */
+  readonly since: number
 }
 
 /** About how many bytes one page has: what a reader holds of the log at once. */
@@ -109,10 +115,11 @@ const headPattern = /^(\d+) (\d+) (\d+) (\d+ \d+) /
 export class Database {
   readonly #opened: Opened
   readonly #page: string
-  readonly #append: string
+  readonly #appends: readonly string[]
 
   constructor(opened: Opened) {
     this.#opened = opened
+    const { durability, limits } = opened
     const { state, batches, append } = opened.names
     // The inner limit comes before the one in bytes, so that no more rows are looked at than a page may have. `upTo` stands
     // outside it: of a range with two ends a database without statistics expects so few rows that it sorts all it finds,
@@ -131,9 +138,15 @@ export class Database {
         ) AS b
         WHERE idx <= $2::text::bigint AND ahead < ${pageBytes}
       ) AS page`
-    const types = 'text text bigint bigint text bigint bigint bigint bigint bigint[] bigint[] bigint[] text[] bigint[]'
-    const parameters = `${types} bigint[] integer[] bigint[] bigint[] text`.split(' ')
-    this.#append = `SELECT ${append}(${parameters.map((type, n) => `$${n + 1}::text::${type}`).join(', ')})`
+    // One batch, several, and with conditions: what is left out of a statement need not be made nor read.
+    const one = 'text bigint uuid bigint bigint bigint bigint text'
+    const several = `${one} bigint[]`
+    const conditional = `${several} bigint[] bigint[] bigint[] text[] bigint[] bigint[] integer[] bigint[]`
+    const bounds = `'${durability}', ${limits.capacity}, ${limits.maxBytes}, ${limits.maxAge}`
+    this.#appends = [one, several, conditional].map((types) => {
+      const parameters = types.split(' ').map((type, n) => `$${n + 1}::text::${type}`)
+      return `SELECT ${append}(${bounds}, ${parameters.join(', ')})`
+    })
   }
 
   /** Up to `limit` batches after `after` and up to `upTo`; beside them the mark of the batch `anchor`. */
@@ -166,25 +179,37 @@ export class Database {
     })
   }
 
-  /** Stores a group, unless it was stored before under its number. Number 0: an empty one, which only removes what is too old. */
-  async append(writer: string, number: number, seen: number, group: Group): Promise<Answer> {
-    const { epoch, durability } = this.#opened
-    const arrays = [group.leads, group.firsts, group.ends, group.keys, group.digests, group.expected]
-    const values = [
-      ...[epoch, writer, number, seen, durability],
-      ...this.#bounds(),
-      ...[...arrays, group.jobs, group.at, group.sizes].map(arrayText),
-      group.texts,
-    ]
-    const [row] = await this.#rows(this.#append, values)
-    return JSON.parse(row?.[0] as string)
+  /** Stores a group, unless it was stored before. `seen`: the newest index that is known. */
+  append(append: Numbered, seen: number, { sizes, texts, conditions }: Group): Promise<Answer> {
+    const size = sizes.reduce((sum, bytes) => sum + bytes, 0)
+    const one = [...this.#headOf(append, seen), size, texts]
+    if (!conditions && sizes.length === 1) return this.#append(0, one)
+    const several = [...one, arrayText(sizes)]
+    if (!conditions) return this.#append(1, several)
+    const { leads, firsts, ends, keys, digests, expected, jobs, at } = conditions
+    return this.#append(2, [...several, ...[leads, firsts, ends, keys, digests, expected, jobs, at].map(arrayText)])
+  }
+
+  /** Removes what is too old. */
+  trim(writer: string): Promise<Answer> {
+    return this.#append(0, [...this.#headOf({ writer, number: 0, since: 0 }, 0), 0, null])
+  }
+
+  #headOf({ writer, number, since }: Numbered, seen: number): (string | number | null)[] {
+    return [this.#opened.epoch, this.#now(), writer, number, since, seen]
+  }
+
+  async #append(form: number, values: (string | number | null)[]): Promise<Answer> {
+    const [row] = await this.#rows(this.#appends[form] as string, values)
+    return answerOf(row?.[0] as string)
   }
 
   /** Moves committed batches of the outbox into the log, and says how many. */
   async relay(): Promise<number> {
-    const { names, epoch, durability } = this.#opened
+    const { names, epoch, durability, limits } = this.#opened
+    const { capacity, maxBytes, maxAge } = limits
     const call = `SELECT ${names.relay}($1, $2, $3::text::bigint, $4::text::bigint, $5::text::bigint, $6::text::bigint)::text`
-    const [row] = await this.#rows(call, [epoch, durability, ...this.#bounds()])
+    const [row] = await this.#rows(call, [epoch, durability, this.#now(), capacity, maxBytes, maxAge])
     return Number(row?.[0])
   }
 
@@ -208,9 +233,10 @@ export class Database {
     await this.#rows(`UPDATE ${names.state} SET epoch = $1 WHERE epoch = $2`, [newEpoch(Date.now()), epoch])
   }
 
-  #bounds(): (number | null)[] {
-    const { clock, limits } = this.#opened
-    return [clock ? Math.floor(clock.now()) : null, limits.capacity, limits.maxBytes, limits.maxAge]
+  /** Absent: the database knows it. */
+  #now(): number | null {
+    const { clock } = this.#opened
+    return clock ? Math.floor(clock.now()) : null
   }
 
   /** Of `index previous bytes total time data`; total and time are the mark. */
@@ -230,4 +256,17 @@ export class Database {
 /** An array of numbers or of hexadecimal digits, in which nothing needs an escape but that it is empty. */
 function arrayText(values: readonly (string | number)[]): string {
   return `{${values.map((value) => (value === '' ? '""' : value)).join(',')}}`
+}
+
+/** Of `floor last total time base changes`, and behind them `codes values` of a group with conditions. */
+function answerOf(text: string): Answer {
+  const [floor, last, total, time, base, changes, codes, values] = text.split(' ')
+  return {
+    floor: Number(floor),
+    base: Number(base),
+    last: Number(last),
+    changes: Number(changes),
+    mark: `${total} ${time}`,
+    outcomes: codes && values ? { codes, values: values.split(',').map(Number) } : undefined,
+  }
 }

@@ -7,7 +7,7 @@ import type { Appended, AppendOptions, LogNews, LogPage, LogStart, RightsChange 
 import { Pages } from '../../core/pages.ts'
 import type { PostgresLog } from '../postgres.ts'
 import { failureOf, isCollision, isGone, type PostgresTransaction, said } from './client.ts'
-import { Database, emptyGroup, type Opened, type Rows, type Standing } from './database.ts'
+import { Database, type Opened, type Rows, type Standing } from './database.ts'
 import { Feed } from './feed.ts'
 import { writeInto } from './outbox.ts'
 import { Writer } from './writer.ts'
@@ -204,7 +204,7 @@ export class DatabaseLog implements PostgresLog {
   }
 
   async #trim(): Promise<void> {
-    const { floor } = await this.#database.append(this.#writerId, 0, 0, emptyGroup)
+    const { floor } = await this.#database.trim(this.#writerId)
     this.#feed.trimmed(floor)
   }
 

@@ -9,7 +9,7 @@ export async function openTables(client: PostgresClient, names: Names, durabilit
   try {
     await checkServer(client, durability)
     if (!(await isThere(client, names))) await begin(client, async (tx) => void (await make(tx, names)))
-    await rowsOf(client, `DELETE FROM ${names.answers} WHERE stored < now() - interval '1 day'`)
+    await rowsOf(client, `DELETE FROM ${names.answers} WHERE removed < now() - interval '1 day'`)
     return await standing(client, names)
   } catch (error) {
     throw unusable(error, `Cannot open the log ${names}`)

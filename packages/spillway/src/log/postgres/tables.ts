@@ -11,8 +11,6 @@ const sliceLength = 512
 /** What one round of the outbox moves. */
 const relayLength = 1024
 const relayBytes = 4 * 2 ** 20
-/** How many answers of each server are kept. */
-const answersKept = 64
 
 /** How the tables and functions of a log are called in SQL. */
 export class Names {
@@ -66,8 +64,10 @@ export class Names {
  *          indexes, and nobody ever sees a hole that is filled later. The newest index is that of the newest row. It is
  *          not kept in `state` as well: a row that every append updates grows a tail of dead versions for as long as any
  *          transaction of the database stays open, and every append would walk it.
- * Once     A server numbers its appends, and each stores its answer: the same number again gets that answer, a lower one
- *          is refused. So a statement whose answer was lost can be sent again, whatever became of the first.
+ * Once     A server numbers its appends and has one under way at a time. The last row of each says whose it is, its number
+ *          and its answer: the same number again gets that answer, a lower one is refused. So a statement whose answer was
+ *          lost can be sent again, whatever became of the first. It is looked for behind the index that the server knew
+ *          when it sent the first; of rows that are removed, `answers` keeps what the newest of each server said.
  *
  * `last` of `state` is the newest index where no row says it: it has been removed, or was never there to import.
  */
@@ -92,7 +92,10 @@ CREATE TABLE ${batches} (
   total bigint NOT NULL,
   time bigint NOT NULL,
   bytes bigint NOT NULL,
-  data text NOT NULL
+  data text NOT NULL,
+  writer uuid,
+  number bigint,
+  answer text
 );
 CREATE TABLE ${keys} (
   n bigint PRIMARY KEY,
@@ -101,11 +104,13 @@ CREATE TABLE ${keys} (
   base bigint NOT NULL
 );
 CREATE TABLE ${answers} (
-  writer text NOT NULL,
+  writer uuid PRIMARY KEY,
   number bigint NOT NULL,
+  idx bigint NOT NULL,
+  total bigint NOT NULL,
+  time bigint NOT NULL,
   answer text NOT NULL,
-  stored timestamptz NOT NULL DEFAULT now(),
-  PRIMARY KEY (writer, number)
+  removed timestamptz NOT NULL DEFAULT now()
 );
 CREATE TABLE ${rights} (
   n bigint PRIMARY KEY,
@@ -156,6 +161,10 @@ const keepLevel = `
 const readTime = `
   v_time := greatest(v_end.time, coalesce(p_now, trunc(extract(epoch FROM clock_timestamp()) * 1000)::bigint));`
 
+/** Whether more is kept than may be. */
+const isOver = (end: string) => `(${end}.seq - s.floor_seq > p_capacity + p_capacity / 64
+    OR ${end}.total - s.floor_total > p_bytes + p_bytes / 64)`
+
 const literal = (text: string) => `'${text.replaceAll("'", "''")}'`
 
 function functionsOf(names: Names): string {
@@ -173,8 +182,7 @@ DECLARE
   v_cut ${end};
 BEGIN
   SELECT * INTO s FROM ${state};
-  v_over := p_end.seq - s.floor_seq > p_capacity + p_capacity / 64
-    OR p_end.total - s.floor_total > p_bytes + p_bytes / 64;
+  v_over := ${isOver('p_end')};
   IF NOT v_over AND (p_age = ${Number.MAX_SAFE_INTEGER} OR NOT coalesce(
     (SELECT p_time - time > p_age FROM ${batches} WHERE idx > s.floor ORDER BY idx LIMIT 1), false
   )) THEN
@@ -188,21 +196,28 @@ BEGIN
   IF NOT FOUND THEN
     RETURN s.floor;
   END IF;
-  DELETE FROM ${batches} WHERE idx <= v_cut.idx;
+  WITH removed AS (
+    DELETE FROM ${batches} WHERE idx <= v_cut.idx RETURNING writer, number, idx, total, time, answer
+  )
+  INSERT INTO ${answers} (writer, number, idx, total, time, answer)
+  SELECT DISTINCT ON (writer) * FROM removed WHERE writer IS NOT NULL ORDER BY writer, idx DESC
+  ON CONFLICT (writer) DO UPDATE SET number = EXCLUDED.number, idx = EXCLUDED.idx, total = EXCLUDED.total,
+    time = EXCLUDED.time, answer = EXCLUDED.answer, removed = now();
   UPDATE ${state} SET floor = v_cut.idx, floor_seq = v_cut.seq, floor_total = v_cut.total, floor_time = v_cut.time,
     last = greatest(last, p_end.idx);
   RETURN v_cut.idx;
 END
 $spillway$;
 
+-- Without p_leads all is stored under the next indexes; a single batch, without p_sizes as well, is what most appends are.
 CREATE FUNCTION ${append}(
-  p_epoch text, p_writer text, p_number bigint, p_seen bigint, p_level text,
-  p_now bigint, p_capacity bigint, p_bytes bigint, p_age bigint,
-  p_leads bigint[], p_firsts bigint[], p_ends bigint[], p_keys text[], p_digests bigint[], p_expected bigint[],
-  p_jobs integer[], p_at bigint[], p_sizes bigint[], p_texts text
+  p_level text, p_capacity bigint, p_bytes bigint, p_age bigint, p_epoch text, p_now bigint,
+  p_writer uuid, p_number bigint, p_since bigint, p_seen bigint, p_size bigint, p_texts text, p_sizes bigint[] = NULL,
+  p_leads bigint[] = NULL, p_firsts bigint[] = NULL, p_ends bigint[] = NULL, p_keys text[] = NULL,
+  p_digests bigint[] = NULL, p_expected bigint[] = NULL, p_jobs integer[] = NULL, p_at bigint[] = NULL
 ) RETURNS text LANGUAGE plpgsql AS $spillway$
 DECLARE${declare}
-  v_answer record;
+  v_earlier record;
   v_key record;
   v_at bigint;
   v_n bigint;
@@ -213,82 +228,107 @@ DECLARE${declare}
   v_values bigint[] := '{}';
   v_bases bigint[] := '{}';
   v_floor bigint;
-  v_text text;
+  v_answer text;
+  v_void text;
 BEGIN${standOn(names)}
   IF v_last < p_seen THEN
     RAISE EXCEPTION 'the newest index is %, it was % before', v_last, p_seen USING ERRCODE = '${thrown.shrunk}';
   END IF;
   IF p_number > 0 THEN${keepLevel}
-    SELECT number, answer INTO v_answer FROM ${answers}
-      WHERE writer = p_writer AND number >= p_number ORDER BY number DESC LIMIT 1;
-    IF FOUND AND v_answer.number > p_number THEN
-      RAISE EXCEPTION 'append % was given up', p_number USING ERRCODE = '${thrown.abandoned}';
-    ELSIF FOUND THEN
-      RETURN v_answer.answer;
+    IF v_last > p_since THEN
+      -- There are no more rows than the limit says. With it the index is used, whatever is known of the table.
+      SELECT number, idx, total, time, answer INTO v_earlier FROM (
+        SELECT * FROM ${batches} WHERE idx > p_since ORDER BY idx DESC LIMIT v_last - p_since
+      ) AS since WHERE writer = p_writer ORDER BY idx DESC LIMIT 1;
+      IF NOT FOUND AND s.floor > p_since THEN
+        SELECT number, idx, total, time, answer INTO v_earlier FROM ${answers} WHERE writer = p_writer;
+      END IF;
+      IF FOUND AND v_earlier.number > p_number THEN
+        RAISE EXCEPTION 'append % was given up', p_number USING ERRCODE = '${thrown.abandoned}';
+      ELSIF FOUND AND v_earlier.number = p_number THEN
+        RETURN s.floor || ' ' || v_earlier.idx || ' ' || v_earlier.total || ' ' || v_earlier.time || ' ' || v_earlier.answer;
+      END IF;
     END IF;
   ELSE
     PERFORM set_config('synchronous_commit', 'off', true);
   END IF;${readTime}
   v_at := v_last;
-  FOR job IN 1 .. coalesce(array_length(p_leads, 1), 0) LOOP
-    v_code := 'S';
-    v_value := v_at;
-    IF p_keys[job] <> '' THEN
-      SELECT digest, base INTO v_key FROM ${keys} WHERE key = decode(p_keys[job], 'hex');
-      IF FOUND AND v_key.digest = p_digests[job] THEN
-        v_code := 'D';
-        v_value := v_key.base;
-      ELSIF FOUND THEN
-        v_code := 'K';
-      END IF;
-    END IF;
-    IF v_code <> 'S' THEN
-      NULL;
-    ELSIF p_expected[job] >= 0 AND p_expected[job] <> v_at THEN
-      v_code := 'M';
-    ELSIF v_at + p_leads[job] > ${Number.MAX_SAFE_INTEGER}
-      OR p_firsts[job] <> 0 AND p_firsts[job] <= v_at + p_leads[job] THEN
-      v_code := 'O';
-    ELSE
-      v_at := CASE p_firsts[job] WHEN 0 THEN v_at + p_leads[job] ELSE p_ends[job] END;
+  v_answer := v_last || ' ' || s.changes;
+  IF p_leads IS NOT NULL THEN
+    FOR job IN 1 .. array_length(p_leads, 1) LOOP
+      v_code := 'S';
+      v_value := v_at;
       IF p_keys[job] <> '' THEN
-        v_n := coalesce(v_n, (SELECT max(n) FROM ${keys}), 0) + 1;
-        INSERT INTO ${keys} VALUES (v_n, decode(p_keys[job], 'hex'), p_digests[job], v_value);
-        IF v_n % ${sliceLength} = 0 THEN
-          DELETE FROM ${keys} WHERE n <= v_n - ${keyWindow};
+        SELECT digest, base INTO v_key FROM ${keys} WHERE key = decode(p_keys[job], 'hex');
+        IF FOUND AND v_key.digest = p_digests[job] THEN
+          v_code := 'D';
+          v_value := v_key.base;
+        ELSIF FOUND THEN
+          v_code := 'K';
         END IF;
       END IF;
+      IF v_code <> 'S' THEN
+        NULL;
+      ELSIF p_expected[job] >= 0 AND p_expected[job] <> v_at THEN
+        v_code := 'M';
+      ELSIF v_at + p_leads[job] > ${Number.MAX_SAFE_INTEGER}
+        OR p_firsts[job] <> 0 AND p_firsts[job] <= v_at + p_leads[job] THEN
+        v_code := 'O';
+      ELSE
+        v_at := CASE p_firsts[job] WHEN 0 THEN v_at + p_leads[job] ELSE p_ends[job] END;
+        IF p_keys[job] <> '' THEN
+          v_n := coalesce(v_n, (SELECT max(n) FROM ${keys}), 0) + 1;
+          INSERT INTO ${keys} VALUES (v_n, decode(p_keys[job], 'hex'), p_digests[job], v_value);
+          IF v_n % ${sliceLength} = 0 THEN
+            DELETE FROM ${keys} WHERE n <= v_n - ${keyWindow};
+          END IF;
+        END IF;
+      END IF;
+      v_codes := v_codes || v_code;
+      v_values := v_values || v_value;
+      v_bases := v_bases || CASE v_code WHEN 'S' THEN v_value ELSE -1 END;
+    END LOOP;
+    v_answer := v_answer || ' ' || v_codes || ' ' || array_to_string(v_values, ',');
+    IF v_at > v_last THEN
+      INSERT INTO ${batches}
+      SELECT idx, lag(idx, 1, v_last) OVER w, v_end.seq + row_number() OVER w, v_end.total + sum(bytes) OVER w, v_time,
+        bytes, data, CASE idx WHEN v_at THEN p_writer END, CASE idx WHEN v_at THEN p_number END,
+        CASE idx WHEN v_at THEN v_answer END
+      FROM (
+        SELECT CASE WHEN b.at < 0 THEN v_bases[b.job] - b.at ELSE b.at END AS idx, b.bytes, b.data
+        FROM unnest(p_jobs, p_at, p_sizes, string_to_array(p_texts, E'\\x1d')) AS b (job, at, bytes, data)
+        WHERE v_bases[b.job] >= 0
+      ) AS added
+      WINDOW w AS (ORDER BY idx);
+      GET DIAGNOSTICS v_added = ROW_COUNT;
+      SELECT idx, seq, total, time INTO v_end FROM ${batches} WHERE idx = v_at;
     END IF;
-    v_codes := v_codes || v_code;
-    v_values := v_values || v_value;
-    v_bases := v_bases || CASE v_code WHEN 'S' THEN v_value ELSE -1 END;
-  END LOOP;
-  IF v_at > v_last THEN
-    INSERT INTO ${batches} (idx, previous, seq, total, time, bytes, data)
-    SELECT idx, lag(idx, 1, v_last) OVER w, v_end.seq + row_number() OVER w, v_end.total + sum(bytes) OVER w, v_time,
-      bytes, data
-    FROM (
-      SELECT CASE WHEN b.at < 0 THEN v_bases[b.job] - b.at ELSE b.at END AS idx, b.bytes, b.data
-      FROM unnest(p_jobs, p_at, p_sizes, string_to_array(p_texts, E'\\x1d')) AS b (job, at, bytes, data)
-      WHERE v_bases[b.job] >= 0
-    ) AS added
-    WINDOW w AS (ORDER BY idx);
-    GET DIAGNOSTICS v_added = ROW_COUNT;
-    SELECT idx, seq, total, time INTO v_end FROM ${batches} WHERE idx = v_at;
-    PERFORM pg_notify('${channel}', v_at || ' ' || s.changes);
+  ELSIF p_texts IS NOT NULL THEN
+    v_added := coalesce(array_length(p_sizes, 1), 1);
+    v_at := v_last + v_added;
+    IF v_at > ${Number.MAX_SAFE_INTEGER} THEN
+      RAISE EXCEPTION 'the history is full';
+    END IF;
+    IF p_sizes IS NULL THEN
+      INSERT INTO ${batches}
+      VALUES (v_at, v_last, v_end.seq + 1, v_end.total + p_size, v_time, p_size, p_texts, p_writer, p_number, v_answer);
+    ELSE
+      INSERT INTO ${batches}
+      SELECT v_last + n, v_last + n - 1, v_end.seq + n, v_end.total + sum(bytes) OVER (ORDER BY n), v_time, bytes, data,
+        CASE n WHEN v_added THEN p_writer END, CASE n WHEN v_added THEN p_number END,
+        CASE n WHEN v_added THEN v_answer END
+      FROM unnest(p_sizes, string_to_array(p_texts, E'\\x1d')) WITH ORDINALITY AS b (bytes, data, n);
+    END IF;
+    v_end := ROW(v_at, v_end.seq + v_added, v_end.total + p_size, v_time);
   END IF;
-  v_floor := ${trim}(v_end, v_time, p_capacity, p_bytes, p_age, v_added);
-  v_text := json_build_object(
-    'floor', v_floor, 'base', v_last, 'last', v_at, 'changes', s.changes, 'mark', v_end.total || ' ' || v_end.time,
-    'codes', v_codes, 'values', v_values
-  )::text;
   IF v_added > 0 THEN
-    INSERT INTO ${answers} (writer, number, answer) VALUES (p_writer, p_number, v_text);
-    IF p_number % ${answersKept} = 0 THEN
-      DELETE FROM ${answers} WHERE writer = p_writer AND number <= p_number - ${answersKept};
-    END IF;
+    v_void := pg_notify('${channel}', v_at || ' ' || s.changes);
   END IF;
-  RETURN v_text;
+  v_floor := s.floor;
+  IF p_age < ${Number.MAX_SAFE_INTEGER} OR ${isOver('v_end')} THEN
+    v_floor := ${trim}(v_end, v_time, p_capacity, p_bytes, p_age, v_added);
+  END IF;
+  RETURN v_floor || ' ' || v_at || ' ' || v_end.total || ' ' || v_end.time || ' ' || v_answer;
 END
 $spillway$;
 

@@ -7,7 +7,7 @@ import { type PendingBatch, StoredBatch } from '../../core/event.ts'
 import type { Appended, AppendOptions } from '../../core/log.ts'
 import { checkExpected, keyReused, nextIndex } from '../../core/memory-log.ts'
 import { failureOf, isCollision, isGone, said, thrown } from './client.ts'
-import type { Answer, Database, Group } from './database.ts'
+import type { Answer, Conditions, Database, Group } from './database.ts'
 import type { Feed } from './feed.ts'
 
 export interface WriterOptions {
@@ -98,7 +98,7 @@ export class Writer {
     while (this.#queue.length > 0) {
       const group = this.#takeGroup()
       try {
-        this.#settle(group, await this.#options.feed.whileStoring(this.#store(packGroup(group))))
+        this.#settle(group, await this.#options.feed.whileStoring(this.#store(packGroup(group, this.#options.feed.told))))
       } catch (error) {
         for (const { reject } of group) reject(error)
       }
@@ -121,7 +121,7 @@ export class Writer {
   /** Rejects with `LOG_FAILED`, which says whether it may have been stored. */
   async #store(group: Group): Promise<Answer> {
     const { database, feed, writer, patience } = this.#options
-    const number = ++this.#number
+    const append = { writer, number: ++this.#number, since: feed.told }
     let mayBeStored = false
     let isOver = false
     let giveUp = () => {}
@@ -138,7 +138,7 @@ export class Writer {
         let cause: unknown
         try {
           if (this.#failure) throw this.#failure
-          const answer = await Promise.race([database.append(writer, number, feed.told, group), expired])
+          const answer = await Promise.race([database.append(append, feed.told, group), expired])
           if (answer) return answer
           mayBeStored = true
         } catch (error) {
@@ -179,14 +179,15 @@ export class Writer {
     return new SpillwayError('LOG_FAILED', `${away} ${notKnown}`, { cause })
   }
 
-  #settle(group: readonly Append[], { codes, values, base, last, changes, mark, floor }: Answer): void {
+  #settle(group: readonly Append[], { outcomes, base, last, changes, mark, floor }: Answer): void {
     const { epoch, feed } = this.#options
     const stored: StoredBatch[] = []
     const settles: (() => void)[] = []
     const repeated: { readonly last: number; settle(): void }[] = []
-    for (const [n, append] of group.entries()) {
-      const { batches, key, expected, resolve, reject } = append
-      const [code, value] = [codes[n], values[n] as number]
+    let at = base
+    for (const [n, { batches, key, expected, resolve, reject }] of group.entries()) {
+      const [code, value] = [outcomes?.codes[n], outcomes?.values[n] ?? at]
+      at += batches.length
       try {
         if (code === 'K') throw keyReused(key as string)
         if (code === 'M') checkExpected(expected, value)
@@ -229,11 +230,25 @@ function indexesOf(batches: readonly PendingBatch[], last: number): number[] {
   })
 }
 
+/** Beyond it is asked whether an index can still be given. */
+const farFromFull = 2 ** 52
+
+function packGroup(group: readonly Append[], newest: number): Group {
+  const sizes = group.flatMap(({ batches }) => batches.map(({ bytes }) => bytes))
+  const texts = group.flatMap(({ texts }) => texts).join(batchEnd)
+  const isPlain = newest < farFromFull && group.every(asksNothing)
+  return { sizes, texts, conditions: isPlain ? undefined : conditionsOf(group) }
+}
+
+function asksNothing({ batches, key, expected }: Append): boolean {
+  return key === undefined && expected === undefined && batches.length > 0 && batches.every(({ index }) => index === undefined)
+}
+
 /**
  * An append's batches before the first with a wanted index follow the log's newest; all others have indexes that are known
  * here, and so is whether they are in order.
  */
-function packGroup(group: readonly Append[]): Group {
+function conditionsOf(group: readonly Append[]): Conditions {
   const packed = {
     leads: [] as number[],
     firsts: [] as number[],
@@ -243,7 +258,6 @@ function packGroup(group: readonly Append[]): Group {
     expected: [] as number[],
     jobs: [] as number[],
     at: [] as number[],
-    sizes: [] as number[],
   }
   for (const [n, { batches, key, digest, expected = -1 }] of group.entries()) {
     const first = batches.findIndex(({ index }) => index !== undefined)
@@ -251,14 +265,13 @@ function packGroup(group: readonly Append[]): Group {
     const wanted = batches[lead]?.index ?? 0
     let at = wanted
     let isInOrder = true
-    for (const [m, { index, bytes }] of batches.entries()) {
+    for (const [m, { index }] of batches.entries()) {
       if (m > lead) {
         isInOrder &&= (index ?? at + 1) > at && (index ?? at + 1) <= Number.MAX_SAFE_INTEGER
         at = index ?? at + 1
       }
       packed.jobs.push(n + 1)
       packed.at.push(m < lead ? -(m + 1) : at)
-      packed.sizes.push(bytes)
     }
     packed.leads.push(lead)
     packed.firsts.push(isInOrder ? wanted : -1)
@@ -268,7 +281,7 @@ function packGroup(group: readonly Append[]): Group {
     packed.digests.push(digest)
     packed.expected.push(expected)
   }
-  return { ...packed, texts: group.flatMap(({ texts }) => texts).join(batchEnd) }
+  return packed
 }
 
 export function tooLarge(bytes: number, most: number): SpillwayError {
