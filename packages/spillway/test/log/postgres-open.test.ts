@@ -137,7 +137,7 @@ test('a level of durability that the database does not give is refused with the 
 test('a level that the database stops to give is missed by the next append', { skip }, async (t) => {
   const server = await startPostgres()
   t.after(() => server.remove())
-  const sql = postgres(server.url, { max: 2 })
+  const sql = postgres(server.url, { max: 1 })
   t.after(() => sql.end())
   const log = await postgresLog({ sql })
   t.after(() => log.close())

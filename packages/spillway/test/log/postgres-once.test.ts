@@ -1,0 +1,61 @@
+import assert from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
+import { test } from 'node:test'
+import { encodeBatch } from '../../src/core/batch-text.ts'
+import { Database, type Group } from '../../src/log/postgres/database.ts'
+import { Names } from '../../src/log/postgres/tables.ts'
+import { batch, newClient, newLog, noPostgres } from '../support/postgres.ts'
+
+const skip = noPostgres
+const unlimited = Number.MAX_SAFE_INTEGER
+
+const texts = ['a', 'b', 'c'].map((key) => encodeBatch(batch(key).events))
+const one: Group = { sizes: [3], texts: texts[0] as string, conditions: undefined }
+const several: Group = { sizes: [3, 3, 3], texts: texts.join('\x1d'), conditions: undefined }
+const conditional: Group = {
+  ...several,
+  conditions: {
+    leads: [1, 1, 1],
+    firsts: [0, 0, 0],
+    ends: [0, 0, 0],
+    keys: ['', '', ''],
+    digests: [0, 0, 0],
+    expected: [-1, 1, -1],
+    jobs: [1, 2, 3],
+    at: [-1, -1, -1],
+  },
+}
+
+for (const [what, group] of Object.entries({ one, several, conditional })) {
+  for (const [kept, others] of [
+    [unlimited, 0],
+    [unlimited, 40],
+    [5, 40],
+  ] as const) {
+    test(`an append is stored once: ${what}, ${others} others behind it, ${kept} kept`, { skip }, async (t) => {
+      const sql = await newClient(t)
+      const log = await newLog(t, { sql, capacity: kept })
+      const limits = { capacity: kept, maxBytes: unlimited, maxAge: unlimited }
+      const names = new Names(log.schema, log.name)
+      const database = new Database({
+        client: sql,
+        names,
+        epoch: log.epoch,
+        durability: 'power',
+        limits,
+        clock: undefined,
+      })
+      const writer = randomUUID()
+      await log.append([batch('before')])
+      const append = { writer, number: 1, since: 1 }
+      const first = await database.append(append, 1, group)
+      for (let n = 0; n < others; n++) await log.append([batch(String(n))])
+      const again = await database.append(append, first.last + others, group)
+      assert.deepEqual({ ...again, floor: first.floor }, first)
+      // It follows the others, and makes it too late for the first.
+      const next = await database.append({ writer, number: 2, since: first.last }, first.last, one)
+      assert.equal(next.last, first.last + others + 1)
+      await assert.rejects(database.append(append, 1, group), { code: 'SPW04' })
+    })
+  }
+}
