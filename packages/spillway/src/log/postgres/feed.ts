@@ -96,7 +96,8 @@ export class Feed {
   hint(last: number, changes: number): void {
     this.#newest = Math.max(this.#newest, last)
     this.#newestChange = Math.max(this.#newestChange, changes)
-    if (this.#storing === 0 && this.#isBehind) this.look()
+    // What a read that runs finds may be all of it.
+    if (!this.#isReading && this.#mustRead) this.look()
   }
 
   /** Reads what is new, if anything is. */
@@ -174,13 +175,13 @@ export class Feed {
     await this.reach(page.last)
   }
 
-  get #isBehind(): boolean {
-    return this.#newest > this.#told || this.#newestChange > this.#heard
+  get #mustRead(): boolean {
+    return this.#storing === 0 && (this.#newest > this.#told || this.#newestChange > this.#heard)
   }
 
   async #read(): Promise<void> {
     this.#isReading = true
-    while (this.#isWanted && !this.#isOver) {
+    while ((this.#isWanted || this.#mustRead) && !this.#isOver) {
       this.#isWanted = false
       try {
         while (await this.#readPage());
@@ -200,6 +201,9 @@ export class Feed {
     const mark = this.#mark
     const next = this.#waiting[0]
     const upTo = next && next.base > anchor ? next.base : Number.MAX_SAFE_INTEGER
+    // What was said so far is found now, or was not true.
+    this.#newest = anchor
+    this.#newestChange = this.#heard
     const page = await database.read(anchor, upTo, pageLength, anchor)
     if (this.#isOver) return false
     if (page?.epoch !== epoch) {
