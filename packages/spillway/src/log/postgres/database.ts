@@ -1,4 +1,4 @@
-import { batchEnd, decodeBatch } from '../../core/batch-text.ts'
+import { decodeBatch } from '../../core/batch-text.ts'
 import type { Clock } from '../../core/clock.ts'
 import { newEpoch } from '../../core/cursor.ts'
 import { StoredBatch } from '../../core/event.ts'
@@ -41,12 +41,15 @@ export interface Row {
   readonly batch: StoredBatch
   /** The index of the batch before it. */
   readonly previous: number
-  /** Tells it from another one under the same index. */
-  readonly mark: string
+  /** Tells it from another one under the same index. Absent unless it was asked for. */
+  readonly mark: string | undefined
 }
 
 export interface Rows extends Standing {
+  /** Made when it is read for the first time. */
   readonly rows: readonly Row[]
+  /** The index of the last of them; 0 if there is none. */
+  readonly end: number
   /** The mark of the batch that was asked for, if it is there. */
   readonly anchor: string | undefined
 }
@@ -108,36 +111,44 @@ export interface Numbered {
 
 /** About how many bytes one page has: what a reader holds of the log at once. */
 const pageBytes = 2 ** 20
-const longestPage = 1024
-const headPattern = /^(\d+) (\d+) (\d+) (\d+ \d+) /
+/** How many rows of a page are looked at. */
+const pageLengths = [1, 16, 256, 1024]
+
+/**
+ * The statement of a page: where the log stands, and then a row for each batch. Numbers are columns, since to join them as text
+ * takes the database longer than it takes a client to read them; what is usual is NULL, which costs next to nothing.
+ *
+ * The inner limit comes before all else, so that no more rows are looked at than a page may have. It is no parameter: of one
+ * the planner expects a tenth of the table, and so it would plan every page anew, and compile it. `upTo` stands outside: of a
+ * range with two ends a database without statistics expects so few rows that it sorts all it finds, page after page.
+ */
+function pageOf({ state, batches }: Names, length: number, isMarked: boolean): string {
+  const mark = isMarked ? "total || ' ' || time" : 'NULL'
+  const anchor = isMarked ? `(SELECT ${mark} FROM ${batches} WHERE idx = $4::text::bigint)` : 'NULL'
+  const next = `FROM ${batches} WHERE idx > greatest((SELECT floor FROM ${state}), $1::text::bigint) ORDER BY idx`
+  return `
+    SELECT epoch, floor::text, changes::text, greatest(floor, last, (SELECT max(idx) FROM ${batches}))::text, ${anchor}
+    FROM ${state}
+    UNION ALL
+    SELECT * FROM (
+      SELECT idx::text, nullif(previous, idx - 1)::text, bytes::text, ${mark}, data
+      FROM (SELECT * ${next} LIMIT ${length}) AS next
+      WHERE idx <= $2::text::bigint AND total - bytes < ${pageBytes} + (SELECT total - bytes ${next} LIMIT 1)
+      LIMIT $3::text::bigint
+    ) AS page`
+}
 
 /** The statements of a log. Each is one, so that all that it answers was true at one moment; all reject with what the client throws. */
 export class Database {
   readonly #opened: Opened
-  readonly #page: string
+  readonly #pages: readonly (readonly [plain: string, marked: string])[]
   readonly #appends: readonly string[]
 
   constructor(opened: Opened) {
     this.#opened = opened
     const { durability, limits } = opened
-    const { state, batches, append } = opened.names
-    // The inner limit comes before the one in bytes, so that no more rows are looked at than a page may have. `upTo` stands
-    // outside it: of a range with two ends a database without statistics expects so few rows that it sorts all it finds,
-    // page after page. A page is one row, since each column of a row costs a client as much as its batch.
-    this.#page = `
-      SELECT s.epoch, s.floor::text, s.changes::text,
-        greatest(s.floor, s.last, (SELECT max(idx) FROM ${batches}))::text,
-        (SELECT total || ' ' || time FROM ${batches} WHERE idx = $4::text::bigint),
-        page.batches
-      FROM ${state} AS s, LATERAL (
-        SELECT string_agg(concat_ws(' ', idx, previous, bytes, total, time, data), E'\\x1d' ORDER BY idx) AS batches
-        FROM (
-          SELECT *, total - bytes - min(total - bytes) OVER () AS ahead FROM (
-            SELECT * FROM ${batches} WHERE idx > greatest(s.floor, $1::text::bigint) ORDER BY idx LIMIT $3::text::bigint
-          ) AS next
-        ) AS b
-        WHERE idx <= $2::text::bigint AND ahead < ${pageBytes}
-      ) AS page`
+    const { append } = opened.names
+    this.#pages = pageLengths.map((length) => [pageOf(opened.names, length, false), pageOf(opened.names, length, true)])
     // One batch, several, and with conditions: what is left out of a statement need not be made nor read.
     const one = 'text bigint uuid bigint bigint bigint bigint text'
     const several = `${one} bigint[]`
@@ -149,19 +160,28 @@ export class Database {
     })
   }
 
-  /** Up to `limit` batches after `after` and up to `upTo`; beside them the mark of the batch `anchor`. */
+  /** Up to `limit` batches after `after` and up to `upTo`. With `anchor`, their marks, and that of the batch `anchor`. */
   async read(after: number, upTo: number, limit: number, anchor?: number): Promise<Rows | undefined> {
-    const values = [after, upTo, Math.min(limit, longestPage), anchor ?? null]
-    const [row] = await this.#rows(this.#page, values)
-    if (!row) return undefined
-    const [epoch, floor, changes, last, mark, batches] = row
+    const [plain, marked] = this.#pages.at(pageLengths.findIndex((length) => limit <= length)) as [string, string]
+    const values = [after, upTo, limit]
+    const [head, ...rows] = await (anchor === undefined
+      ? this.#rows(plain, values)
+      : this.#rows(marked, [...values, anchor]))
+    if (!head) return undefined
+    const rowOf = (row: TextRow) => this.#rowOf(row)
+    const [epoch, floor, changes, last, mark] = head
+    let made: readonly Row[] | undefined
     return {
       epoch: epoch as string,
       floor: Number(floor),
       last: Number(last),
       changes: Number(changes),
       anchor: mark ?? undefined,
-      rows: batches ? batches.split(batchEnd).map((text) => this.#rowOf(text)) : [],
+      end: Number(rows.at(-1)?.[0] ?? 0),
+      get rows() {
+        made ??= rows.map(rowOf)
+        return made
+      },
     }
   }
 
@@ -239,12 +259,13 @@ export class Database {
     return clock ? Math.floor(clock.now()) : null
   }
 
-  /** Of `index previous bytes total time data`; total and time are the mark. */
-  #rowOf(text: string): Row {
-    const numbers = headPattern.exec(text) as RegExpExecArray
-    const [head, index, previous, bytes, mark] = numbers as unknown as [string, string, string, string, string]
-    const content = { events: decodeBatch(text.slice(head.length)), bytes: Number(bytes) }
-    return { batch: new StoredBatch(this.#opened.epoch, Number(index), content), previous: Number(previous), mark }
+  #rowOf([place, before, bytes, mark, data]: TextRow): Row {
+    const index = Number(place)
+    const batch = new StoredBatch(this.#opened.epoch, index, {
+      events: decodeBatch(data as string),
+      bytes: Number(bytes),
+    })
+    return { batch, previous: before === null ? index - 1 : Number(before), mark: mark ?? undefined }
   }
 
   #rows(query: string, values: readonly (string | number | null)[]): Promise<readonly TextRow[]> {

@@ -6,6 +6,7 @@ import type { EventInput, PendingBatch, StoredBatch } from '../../core/event.ts'
 import type { Appended, AppendOptions, LogNews, LogPage, LogStart, RightsChange } from '../../core/log.ts'
 import { Pages } from '../../core/pages.ts'
 import type { PostgresLog } from '../postgres.ts'
+import { Ahead } from './ahead.ts'
 import { failureOf, isCollision, isGone, type PostgresTransaction, said } from './client.ts'
 import { Database, type Opened, type Rows, type Standing } from './database.ts'
 import { Feed } from './feed.ts'
@@ -36,6 +37,7 @@ export class DatabaseLog implements PostgresLog {
   readonly #writerId: string
   readonly #patience: number
   readonly #pages = new Pages()
+  readonly #ahead = new Ahead()
   readonly #timers = new Map<string, () => void>()
   #announcing: Promise<void> = Promise.resolve()
   #listening: Promise<{ unlisten(): PromiseLike<unknown> } | undefined> | undefined
@@ -138,11 +140,18 @@ export class DatabaseLog implements PostgresLog {
   }
 
   async #read(after: number, limit: number): Promise<LogPage> {
-    const { last } = this
-    const page = await this.#ask(() => this.#database.read(after, last, limit))
+    const { last, rows } = this.#ahead.take(after, limit) ?? { last: this.last, rows: undefined }
+    const page = (await rows) ?? (await this.#ask(() => this.#database.read(after, last, limit)))
     if (page?.epoch !== this.epoch) {
       this.#feed.end()
       throw new SpillwayError('LOG_FAILED', `The history of ${this.#opened.names} was replaced by another one.`)
+    }
+    if (this.#ahead.follows(after, page.end) && page.end < this.last) {
+      const known = this.last
+      const next = this.#database.read(page.end, known, limit).catch(() => undefined)
+      this.#ahead.put(page.end, limit, { last: known, rows: next })
+      // The client sends it at the end of this turn: the database makes it while this page is made into batches.
+      await new Promise((resolve) => setImmediate(resolve))
     }
     return pageOf(page, after, last)
   }

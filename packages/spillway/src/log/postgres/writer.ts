@@ -98,7 +98,10 @@ export class Writer {
     while (this.#queue.length > 0) {
       const group = this.#takeGroup()
       try {
-        this.#settle(group, await this.#options.feed.whileStoring(this.#store(packGroup(group, this.#options.feed.told))))
+        this.#settle(
+          group,
+          await this.#options.feed.whileStoring(this.#store(packGroup(group, this.#options.feed.told))),
+        )
       } catch (error) {
         for (const { reject } of group) reject(error)
       }
@@ -241,7 +244,12 @@ function packGroup(group: readonly Append[], newest: number): Group {
 }
 
 function asksNothing({ batches, key, expected }: Append): boolean {
-  return key === undefined && expected === undefined && batches.length > 0 && batches.every(({ index }) => index === undefined)
+  return (
+    key === undefined &&
+    expected === undefined &&
+    batches.length > 0 &&
+    batches.every(({ index }) => index === undefined)
+  )
 }
 
 /**
