@@ -25,14 +25,17 @@ export interface PostgresClient extends PostgresTransaction {
 export type TextRow = readonly (string | null)[]
 
 /** Runs one statement, which is prepared once for each connection where the client allows it. */
-export async function rowsOf(
+export function rowsOf(
   client: PostgresTransaction,
   query: string,
   parameters: (string | null)[] = [],
 ): Promise<readonly TextRow[]> {
-  const result = (await client.unsafe(query, parameters, { prepare: true }).values()) as TextRow[]
-  // Results of the client hang together until a full collection: what is left in them, every collection before it copies.
-  return result.splice(0)
+  return new Promise((resolve, reject) => {
+    client
+      .unsafe(query, parameters, { prepare: true })
+      .values()
+      .then((rows) => resolve((rows as TextRow[]).splice(0)), reject)
+  })
 }
 
 /**

@@ -138,6 +138,42 @@ function pageOf({ state, batches }: Names, length: number, isMarked: boolean): s
     ) AS page`
 }
 
+class Page implements Rows {
+  readonly epoch: string
+  readonly floor: number
+  readonly last: number
+  readonly changes: number
+  readonly anchor: string | undefined
+  readonly end: number
+  readonly #of: string
+  #texts: readonly TextRow[]
+  #rows: readonly Row[] = []
+
+  /** `of`: the epoch of its batches. */
+  constructor(of: string, [epoch, floor, changes, last, mark]: TextRow, texts: readonly TextRow[]) {
+    this.epoch = epoch as string
+    this.floor = Number(floor)
+    this.last = Number(last)
+    this.changes = Number(changes)
+    this.anchor = mark ?? undefined
+    this.end = Number(texts.at(-1)?.[0] ?? 0)
+    this.#of = of
+    this.#texts = texts
+  }
+
+  get rows(): readonly Row[] {
+    if (this.#texts.length > 0) this.#rows = this.#texts.map((row) => rowOf(this.#of, row))
+    this.#texts = []
+    return this.#rows
+  }
+}
+
+function rowOf(epoch: string, [place, before, bytes, mark, data]: TextRow): Row {
+  const index = Number(place)
+  const batch = new StoredBatch(epoch, index, { events: decodeBatch(data as string), bytes: Number(bytes) })
+  return { batch, previous: before === null ? index - 1 : Number(before), mark: mark ?? undefined }
+}
+
 /** The statements of a log. Each is one, so that all that it answers was true at one moment; all reject with what the client throws. */
 export class Database {
   readonly #opened: Opened
@@ -161,28 +197,12 @@ export class Database {
   }
 
   /** Up to `limit` batches after `after` and up to `upTo`. With `anchor`, their marks, and that of the batch `anchor`. */
-  async read(after: number, upTo: number, limit: number, anchor?: number): Promise<Rows | undefined> {
+  read(after: number, upTo: number, limit: number, anchor?: number): Promise<Rows | undefined> {
     const [plain, marked] = this.#pages.at(pageLengths.findIndex((length) => limit <= length)) as [string, string]
     const values = [after, upTo, limit]
-    const [head, ...rows] = await (anchor === undefined
-      ? this.#rows(plain, values)
-      : this.#rows(marked, [...values, anchor]))
-    if (!head) return undefined
-    const rowOf = (row: TextRow) => this.#rowOf(row)
-    const [epoch, floor, changes, last, mark] = head
-    let made: readonly Row[] | undefined
-    return {
-      epoch: epoch as string,
-      floor: Number(floor),
-      last: Number(last),
-      changes: Number(changes),
-      anchor: mark ?? undefined,
-      end: Number(rows.at(-1)?.[0] ?? 0),
-      get rows() {
-        made ??= rows.map(rowOf)
-        return made
-      },
-    }
+    const asked =
+      anchor === undefined ? this.#rows(plain, values) : this.#rows(marked, [...values, anchor])
+    return asked.then(([head, ...rows]) => head && new Page(this.#opened.epoch, head, rows))
   }
 
   /** Changes of rights after the one of number `after`, up to the one of number `upTo`. Old ones are forgotten. */
@@ -257,15 +277,6 @@ export class Database {
   #now(): number | null {
     const { clock } = this.#opened
     return clock ? Math.floor(clock.now()) : null
-  }
-
-  #rowOf([place, before, bytes, mark, data]: TextRow): Row {
-    const index = Number(place)
-    const batch = new StoredBatch(this.#opened.epoch, index, {
-      events: decodeBatch(data as string),
-      bytes: Number(bytes),
-    })
-    return { batch, previous: before === null ? index - 1 : Number(before), mark: mark ?? undefined }
   }
 
   #rows(query: string, values: readonly (string | number | null)[]): Promise<readonly TextRow[]> {
