@@ -14,8 +14,11 @@ export function encodeBatch(events: readonly StoredEvent[]): string {
 
 /** Reads what {@link encodeBatch} wrote. Payloads stay text. */
 export function decodeBatch(text: string): StoredEvent[] {
-  return text.split(eventEnd).map(decodeEvent)
+  return text.includes(eventEnd) ? text.split(eventEnd).map(decodeEvent) : [decodeEvent(text)]
 }
+
+/** How many bytes of an event's text part its fields, where it has no filter keys. */
+export const fieldEndBytes = 4
 
 /** What limits in bytes count of `events`, whose text has so many UTF-8 bytes: what separates fields is no part of it. */
 export function bytesOf(events: readonly StoredEvent[], encodedBytes: number): number {

@@ -1,4 +1,4 @@
-import { decodeBatch } from '../../core/batch-text.ts'
+import { decodeBatch, fieldEndBytes } from '../../core/batch-text.ts'
 import type { Clock } from '../../core/clock.ts'
 import { newEpoch } from '../../core/cursor.ts'
 import { StoredBatch } from '../../core/event.ts'
@@ -131,7 +131,8 @@ function pageOf({ state, batches }: Names, length: number, isMarked: boolean): s
     FROM ${state}
     UNION ALL
     SELECT * FROM (
-      SELECT idx::text, nullif(previous, idx - 1)::text, bytes::text, ${mark}, data
+      SELECT idx::text, nullif(previous, idx - 1)::text,
+        nullif(bytes, octet_length(data) - ${fieldEndBytes})::text, ${mark}, data
       FROM (SELECT * ${next} LIMIT ${length}) AS next
       WHERE idx <= $2::text::bigint AND total - bytes < ${pageBytes} + (SELECT total - bytes ${next} LIMIT 1)
       LIMIT $3::text::bigint
@@ -149,20 +150,20 @@ class Page implements Rows {
   #texts: readonly TextRow[]
   #rows: readonly Row[] = []
 
-  /** `of`: the epoch of its batches. */
+  /** `of`: the epoch of its batches, whose texts follow the head. */
   constructor(of: string, [epoch, floor, changes, last, mark]: TextRow, texts: readonly TextRow[]) {
     this.epoch = epoch as string
     this.floor = Number(floor)
     this.last = Number(last)
     this.changes = Number(changes)
     this.anchor = mark ?? undefined
-    this.end = Number(texts.at(-1)?.[0] ?? 0)
+    this.end = texts.length > 1 ? Number(texts.at(-1)?.[0]) : 0
     this.#of = of
     this.#texts = texts
   }
 
   get rows(): readonly Row[] {
-    if (this.#texts.length > 0) this.#rows = this.#texts.map((row) => rowOf(this.#of, row))
+    if (this.#texts.length > 0) this.#rows = this.#texts.slice(1).map((row) => rowOf(this.#of, row))
     this.#texts = []
     return this.#rows
   }
@@ -170,7 +171,9 @@ class Page implements Rows {
 
 function rowOf(epoch: string, [place, before, bytes, mark, data]: TextRow): Row {
   const index = Number(place)
-  const batch = new StoredBatch(epoch, index, { events: decodeBatch(data as string), bytes: Number(bytes) })
+  const text = data as string
+  const size = bytes === null ? Buffer.byteLength(text) - fieldEndBytes : Number(bytes)
+  const batch = new StoredBatch(epoch, index, { events: decodeBatch(text), bytes: size })
   return { batch, previous: before === null ? index - 1 : Number(before), mark: mark ?? undefined }
 }
 
@@ -200,9 +203,8 @@ export class Database {
   read(after: number, upTo: number, limit: number, anchor?: number): Promise<Rows | undefined> {
     const [plain, marked] = this.#pages.at(pageLengths.findIndex((length) => limit <= length)) as [string, string]
     const values = [after, upTo, limit]
-    const asked =
-      anchor === undefined ? this.#rows(plain, values) : this.#rows(marked, [...values, anchor])
-    return asked.then(([head, ...rows]) => head && new Page(this.#opened.epoch, head, rows))
+    const asked = anchor === undefined ? this.#rows(plain, values) : this.#rows(marked, [...values, anchor])
+    return asked.then((rows) => (rows[0] ? new Page(this.#opened.epoch, rows[0], rows) : undefined))
   }
 
   /** Changes of rights after the one of number `after`, up to the one of number `upTo`. Old ones are forgotten. */

@@ -150,8 +150,8 @@ export class DatabaseLog implements PostgresLog {
       const known = this.last
       const next = this.#database.read(page.end, known, limit).catch(() => undefined)
       this.#ahead.put(page.end, limit, { last: known, rows: next })
-      // The client sends it at the end of this turn: the database makes it while this page is made into batches.
-      await new Promise((resolve) => setImmediate(resolve))
+      // The client sends it at the end of this turn. So the database makes it while this page is made into batches.
+      await new Promise((resolve) => setImmediate(() => setImmediate(resolve)))
     }
     return pageOf(page, after, last)
   }
