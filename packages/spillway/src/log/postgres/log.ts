@@ -191,8 +191,8 @@ export class DatabaseLog implements PostgresLog {
   }
 
   readonly #poll = (): void => {
-    this.#feed.look()
-    void this.#relay()
+    // One after the other: each connection that is opened slows down all appends, which go over all of them in turn.
+    void this.#relay().then(() => this.#feed.look())
     if (!this.#listening) this.#listen()
   }
 
