@@ -120,6 +120,39 @@ test('appends that were given up make room for others', { skip }, async (t) => {
   }, 'it takes events again')
 })
 
+test('large batches behind many small ones are read, though all of them at once would overrun the connection', {
+  skip,
+}, async (t) => {
+  const site = await natsSite(t, { config: 'max_pending: 12MB' })
+  const log = await site.open({ maxBytes: 0 })
+  const small = Array.from({ length: 5000 }, () => batch('small'))
+  for (let n = 0; n < 4; n++) await log.append(small)
+  const large = encodeEvents([{ topic: 'T', type: 't', payload: 'x'.repeat(900_000) }])
+  for (let n = 0; n < 40; n++) await log.append([large])
+  // Over a connection of its own, which is cut if more waits for it.
+  const reader = await site.open()
+  let read = 19_990
+  while (read < 20_040) {
+    const { batches } = await reader.read(read, 256)
+    assert.deepEqual(batches[0]?.index, read + 1)
+    read = batches.at(-1)?.index ?? 0
+  }
+  assert.equal(read, 20_040)
+})
+
+test('a batch that is larger than what is asked for at once is read', { skip }, async (t) => {
+  const site = await natsSite(t, { maxPayload: 8 * 2 ** 20 })
+  const log = await site.open({ maxBytes: 0 })
+  const large = encodeEvents([{ topic: 'T', type: 't', payload: 'x'.repeat(5_000_000) }])
+  for (const one of [batch('a'), large, large, batch('b')]) await log.append([one])
+  let read = 0
+  while (read < 4) {
+    const { batches } = await log.read(read, 256)
+    assert.deepEqual(batches[0]?.index, read + 1)
+    read = batches.at(-1)?.index ?? 0
+  }
+})
+
 test('a revocation that waits for the engine is stored before what is published after it', { skip }, async (t) => {
   const site = await natsSite(t)
   const [a, b] = [await site.open({ patience: 4000 }), await site.open()]

@@ -250,7 +250,7 @@ export class Pages {
   /** `undefined`: there is nothing to be read there. */
   #begin(from: number): Promise<PageStretch | undefined> {
     const ahead = Math.min(mostAhead, this.#pageLength)
-    return Stretch.begin(this.#engine, { from, ahead }, this.#recordOf)
+    return Stretch.begin(this.#engine, { from, ahead, mostBytes: 2 * pageBytes }, this.#recordOf)
   }
 
   async #take(stretch: PageStretch, count: number, end: number): Promise<Span> {

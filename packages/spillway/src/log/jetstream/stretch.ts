@@ -26,6 +26,8 @@ export interface StretchOptions {
   readonly from: number
   /** How many messages are asked for ahead where they are read on. */
   readonly ahead: number
+  /** Bytes that the answer to one request may have; a message that is larger comes alone. Default: no limit. */
+  readonly mostBytes?: number
   /** Default true. */
   readonly hasData?: boolean
 }
@@ -41,7 +43,10 @@ const pauseMs = 10
 // [JetStream, status codes of pull requests]
 const noMessages = 404
 const timedOut = 408
+const ended = 409
 const nobody = 503
+/** What it says where the next message would be one too many for the bytes that were asked for. */
+const tooManyBytes = 'Message Size Exceeds MaxBytes'
 
 /**
  * A stretch of a stream, read from one sequence on, over one consumer and one subscription. Who takes a second part of it is
@@ -60,6 +65,7 @@ export class Stretch<T> {
   readonly #request: string
   readonly #read: (message: DeliveredMessage) => T
   readonly #ahead: number
+  readonly #mostBytes: number | undefined
   /** Where the numbers begin in the reply subjects of this consumer. */
   #numbersAt = 0
   #arrived: Delivered<T>[] = []
@@ -76,7 +82,7 @@ export class Stretch<T> {
     engine: Engine,
     consumer: Consumer,
     name: string,
-    { from, ahead }: StretchOptions,
+    { from, ahead, mostBytes }: StretchOptions,
     read: (message: DeliveredMessage) => T,
   ) {
     const { connection, stream, js } = engine
@@ -85,6 +91,7 @@ export class Stretch<T> {
     this.#consumer = consumer
     this.#read = read
     this.#ahead = ahead
+    this.#mostBytes = mostBytes
     this.#inbox = newInbox(connection)
     this.#request = `${js.apiPrefix}.CONSUMER.MSG.NEXT.${stream}.${name}`
     this.#subscription = connection.subscribe(this.#inbox, {
@@ -155,9 +162,9 @@ export class Stretch<T> {
     this.#send(count)
   }
 
-  #send(count: number): void {
+  #send(count: number, mostBytes: number | undefined = this.#mostBytes): void {
     if (this.#isClosed || this.#engine.connection.isClosed()) return
-    const request = JSON.stringify({ batch: count, expires: expiresMs * nanosPerMs })
+    const request = JSON.stringify({ batch: count, max_bytes: mostBytes, expires: expiresMs * nanosPerMs })
     this.#engine.connection.publish(this.#request, request, { reply: this.#inbox })
   }
 
@@ -185,6 +192,13 @@ export class Stretch<T> {
     const code = headers?.code ?? 0
     if (code === noMessages || code === timedOut) {
       this.#asked -= Number(headers?.get('Nats-Pending-Messages')) || this.#asked
+      return
+    }
+    if (code === ended && headers?.description === tooManyBytes) {
+      this.#asked -= Number(headers.get('Nats-Pending-Messages'))
+      if (this.#asked > 0 || this.#arrived.length > 0) return
+      this.#asked = 1
+      this.#send(1, 0)
       return
     }
     if (code === nobody && this.#delivered === 0 && this.#repeats < mostRepeats) {
