@@ -72,10 +72,11 @@ export class Sender {
   /**
    * Messages may be sent before those they are to stand behind were confirmed. Newer engines in a cluster check the id of the
    * message before only as they store, on all nodes, and a stream stops for good at one that does not fit (seen with 2.15.1:
-   * "critical write error: last msgid mismatch").
+   * "critical write error: last msgid mismatch"). While the connection is away it is not known what the next engine is.
    */
   get #takesChains(): boolean {
-    return this.#connection.info?.cluster === undefined || !isAtLeast(this.#connection, 2, 11)
+    const { info } = this.#connection
+    return info !== undefined && (info.cluster === undefined || !isAtLeast(this.#connection, 2, 11))
   }
 
   /**
