@@ -127,7 +127,7 @@ async function openLog(engine: Engine, options: JetStreamLogOptions): Promise<Je
   return new StreamLog(engine, opened, { keys, level, ...newest, floor, patience, clock })
 }
 
-/** Throws `CONFIG` that names the option, and `LOG_UNUSABLE` for an engine that is too old. */
+/** Throws `CONFIG` that names the option, `LOG_FAILED` for a connection that is away, and `LOG_UNUSABLE` for an engine that is too old. */
 function checkOptions(options: JetStreamLogOptions): void {
   const { connection, stream, allowOld = false, durability } = options
   const { replicas, capacity, maxBytes, maxAge, patience } = options
@@ -143,7 +143,8 @@ function checkOptions(options: JetStreamLogOptions): void {
   if (maxBytes !== undefined) integerOption('maxBytes', maxBytes, 0)
   if (maxAge !== undefined) integerOption('maxAge', maxAge, shortestAge)
   if (patience !== undefined) integerOption('patience', patience, 1)
-  checkVersion(connection.info?.version ?? '', allowOld)
+  if (!connection.info) throw openFailure(stream, new Error('the connection is away'))
+  checkVersion(connection.info.version, allowOld)
 }
 
 /**

@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { test } from 'node:test'
 import { createBroker } from '../../src/core/broker.ts'
 import { parseCursor } from '../../src/core/cursor.ts'
@@ -362,6 +365,28 @@ test('a level that the engine does not give is refused with the setting to chang
   assert.equal(log.durability, 'power')
   // What another server says is not asked for.
   await refused({ durability: 'power', monitor: through.server.monitor }, /Nobody says whether/)
+})
+
+test('a log is not opened while its connection is away, and that is what is said', { skip }, async (t) => {
+  const site = await natsSite(t)
+  const connection = await site.connection()
+  await site.server.stop('SIGKILL')
+  await until(() => connection.info === undefined, 'the connection is away')
+  await assert.rejects(jetstreamLog({ connection, stream: 'events' }), { code: 'LOG_FAILED', message: /is away/ })
+})
+
+test('a monitoring endpoint that says nothing is asked once', { skip }, async (t) => {
+  const site = await natsSite(t)
+  let asked = 0
+  const silent = createServer(() => asked++).listen(0, '127.0.0.1')
+  t.after(() => silent.close().closeAllConnections())
+  await once(silent, 'listening')
+  const monitor = `http://127.0.0.1:${(silent.address() as AddressInfo).port}`
+  await assert.rejects(site.open({ durability: 'power', monitor }), {
+    code: 'LOG_UNUSABLE',
+    message: /does not answer/,
+  })
+  assert.equal(asked, 1)
 })
 
 test('a stream that is not ours, and subjects that are in use, are refused and not touched', { skip }, async (t) => {

@@ -223,8 +223,9 @@ function limitsOf({ capacity, maxBytes, maxAge }: StreamWish): Partial<StreamCon
   return limits
 }
 
-/** Whether nobody answered in time. */
+/** Whether the engine did not answer in time. */
 export function isTimeout(cause: unknown): boolean {
+  if (cause instanceof SpillwayError && cause.code === 'LOG_UNUSABLE') return false
   const { name, cause: reason } = asError(cause)
   return name === 'TimeoutError' || (reason !== undefined && isTimeout(reason))
 }
