@@ -63,15 +63,14 @@ async function aptInstall(packages) {
 async function fetchNats() {
   const missing = natsReleases.filter(isMissing)
   if (missing.length === 0) return
-  let reason = 'only a Debian with apt-get has its packages'
-  if (onPath('apt-get') && onPath('dpkg')) {
-    console.log('  fetching nats-server (apt-get, once; some seconds) ...')
-    for (const wanted of missing) reason = (await fetchDebian('nats-server', wanted)) ?? reason
-  }
-  for (const { release = 'as installed', version = '' } of natsReleases.filter(isMissing)) {
-    console.log(
-      `  nats-server ${version} of Debian ${release} is missing, so tests with it will be skipped: ${reason}`,
-    )
+  const canFetch = onPath('apt-get') && onPath('dpkg')
+  if (canFetch) console.log('  fetching nats-server (apt-get, once; some seconds) ...')
+  for (const wanted of missing) {
+    const reason = canFetch ? await fetchDebian('nats-server', wanted) : 'only a Debian with apt-get has its packages'
+    if (!isMissing(wanted)) continue
+    const { release = '(this one)', version } = wanted
+    const name = version ? `nats-server ${version}` : 'nats-server'
+    console.log(`  ${name} of Debian ${release} is missing, so tests with it will be skipped: ${reason}`)
   }
 }
 
