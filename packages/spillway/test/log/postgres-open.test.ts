@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { freePort, startPostgres } from '@spillway/engines'
-import postgres from 'postgres'
+import type postgres from 'postgres'
 import {
   importPostgres,
   type PostgresClient,
@@ -125,9 +125,8 @@ test('a level of durability that the database does not give is refused with the 
   const machine = postgresLog({ sql, durability: 'machine' })
   await assert.rejects(machine, withCode('LOG_UNUSABLE', /"machine".*synchronous_standby_names/))
   const server = await startPostgres({ settings: ['fsync=off'] })
+  const careless = await newClient(t, { url: server.url })
   t.after(() => server.remove())
-  const careless = postgres(server.url, { max: 2 })
-  t.after(() => careless.end())
   await assert.rejects(postgresLog({ sql: careless }), withCode('LOG_UNUSABLE', /"power".*fsync = on/))
   const log = await postgresLog({ sql: careless, durability: 'process' })
   assert.deepEqual((await log.append([batch('a')])).indexes, [1])
@@ -136,11 +135,10 @@ test('a level of durability that the database does not give is refused with the 
 
 test('a level that the database stops to give is missed by the next append', { skip }, async (t) => {
   const server = await startPostgres()
+  // One connection, which has heard of the settings once it was asked for them.
+  const sql = await newClient(t, { url: server.url, max: 1 })
+  const log = await newLog(t, { sql })
   t.after(() => server.remove())
-  const sql = postgres(server.url, { max: 1 })
-  t.after(() => sql.end())
-  const log = await postgresLog({ sql })
-  t.after(() => log.close())
   await log.append([batch('a')])
   const set = async (value: string) => {
     await sql.unsafe(`alter system set full_page_writes = ${value}`)

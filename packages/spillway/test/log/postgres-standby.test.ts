@@ -5,7 +5,6 @@ import { statSync } from 'node:fs'
 import path from 'node:path'
 import { test } from 'node:test'
 import { freePort, postgresProgram, startPostgres } from '@spillway/engines'
-import postgres from 'postgres'
 import { postgresLog } from '../../src/log/postgres.ts'
 import { until } from '../support/http.ts'
 import { batch, keysOf, newClient, newName, noPostgres, readAll } from '../support/postgres.ts'
@@ -44,8 +43,7 @@ test('with a standby, "machine" survives the loss of the primary; without it, no
   for (let n = 1; n <= 20; n++) await log.append([batch(`${n}`)])
 
   const url = primary.url.replace(/:\d+\/postgres/, `:${port}/postgres`)
-  const other = postgres(url, { max: 2, fetch_types: false })
-  t.after(() => other.end())
+  const other = await newClient(t, { url })
   await assert.rejects(postgresLog({ sql: other, ...options }), withCode('LOG_UNUSABLE', /is a standby/))
 
   const [sender] = await sql`select pid from pg_stat_replication`

@@ -138,12 +138,15 @@ export class Sender {
     } catch (cause) {
       return { kind: 'unknown', error: asError(cause) }
     }
-    return this.#request(last.draft, last.fields)
+    return this.#request(last.draft, last.fields, drafts.length)
   }
 
-  async #request({ kind, data }: Draft, fields: MsgHdrs): Promise<Outcome> {
+  /** `size`: how many messages it stands for. */
+  async #request({ kind, data }: Draft, fields: MsgHdrs, size = 1): Promise<Outcome> {
     try {
-      const { seq, duplicate } = readAck(await this.#publisher.request(this.#subjectOf(kind), data, fields))
+      const { seq, duplicate, count = 1 } = readAck(await this.#publisher.request(this.#subjectOf(kind), data, fields))
+      // A leader of an older version knows no groups, and stores their messages one by one: what became of them is told by reading.
+      if (count < size) return { kind: 'unknown', error: new Error('the leader of the stream takes no groups') }
       if (!duplicate) return { kind: 'stored', seq }
       // The transport sent it twice: what became of the first is told by reading.
       return { kind: 'unknown', error: new Error('the engine has seen this message before') }
@@ -177,8 +180,8 @@ function headersOf({ head, key }: Draft): MsgHdrs {
 }
 
 /** Throws what the engine refuses. */
-function readAck(answer: Msg): PubAck {
-  const { error, ...ack } = answer.json<PubAck & { readonly error?: ApiError }>()
+function readAck(answer: Msg): PubAck & { readonly count?: number } {
+  const { error, ...ack } = answer.json<PubAck & { readonly error?: ApiError; readonly count?: number }>()
   if (error) throw new JetStreamApiError(error)
   return ack
 }
