@@ -263,6 +263,27 @@ test('a server that was away until nothing was left of what it missed tells so, 
   assert.deepEqual((await slow.append([batch('b')])).indexes, [7])
 })
 
+test('a server that was away follows hundreds of megabytes of large batches, and is not cut off for it', {
+  skip,
+}, async (t) => {
+  const site = await natsSite(t)
+  const line = await cuttableLine(t, site.server.port)
+  const connection = await site.connection(line.url)
+  const [log, other] = [await site.open({ connection }), await site.open()]
+  const told: number[] = []
+  log.follow(({ index }) => told.push(index))
+  let disconnects = 0
+  void (async () => {
+    for await (const { type } of connection.status()) if (type === 'disconnect') disconnects++
+  })()
+  line.cut()
+  const large = encodeEvents([{ topic: 'T', type: 't', payload: 'x'.repeat(900_000) }])
+  for (let n = 0; n < 300; n++) await other.append([large])
+  line.mend()
+  await until(() => told.length === 300, 'all is followed')
+  assert.ok(disconnects <= 3, `${disconnects} disconnects`)
+})
+
 test('what is no batch may go before batches do, and readers are told of no loss', { skip }, async (t) => {
   const site = await natsSite(t)
   const log = await site.open({ capacity: 3 })

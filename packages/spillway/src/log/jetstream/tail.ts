@@ -13,8 +13,12 @@ export interface TailListener {
 }
 
 const retryMs = 100
-/** Messages that the engine may send ahead. */
+/**
+ * Messages that the engine may send ahead, or bytes once there was a large message: it cuts a connection for which more than
+ * 64 MiB wait. The client takes only one of the two bounds, and to bound bytes it asks anew for every few messages.
+ */
 const mostAhead = 500
+const mostBytes = 16 * 2 ** 20
 /** How often the engine gives a sign while it has nothing to send, in milliseconds. */
 const heartbeat = 1000
 /** How long none may come before the consumer is made anew: one whose node is gone waits for it for ever. */
@@ -32,6 +36,7 @@ export class Tail {
   #messages: ConsumerMessages | undefined
   #waiting: { readonly seq: number; resolve(): void }[] = []
   #isClosed = false
+  #hadLarge = false
   #isHeld = false
   #held: JsMsg[] = []
   #movedAt = performance.now()
@@ -118,7 +123,7 @@ export class Tail {
     if (this.#isClosed) return
     this.#heardAt = performance.now()
     const messages = await consumer.consume({
-      max_messages: mostAhead,
+      ...(this.#hadLarge ? { max_bytes: mostBytes } : { max_messages: mostAhead }),
       expires: 10 * heartbeat,
       idle_heartbeat: heartbeat,
       abort_on_missing_resource: true,
@@ -158,6 +163,10 @@ export class Tail {
       this.#listener.skipped()
     }
     const { seq, subject, data } = message
+    if (!this.#hadLarge && data.length > mostBytes / mostAhead) {
+      this.#hadLarge = true
+      this.#startAnew()
+    }
     const record = this.#engine.record({ seq, subject, data, headers: new RawHeaders(message) })
     if (record) this.take(record)
     else {

@@ -392,18 +392,21 @@ export class Writer {
     const outcomes: Outcome[] = []
     const begun = performance.now()
     tail.hold()
-    while (outcomes.length < drafts.length) {
-      const from = outcomes.length
-      const chunk = drafts.slice(from, from + engine.sender.mostAtOnce)
-      const answers = await engine.sender.sendAll(chunk, after + from)
-      for (const [n, answer] of answers.entries()) {
-        outcomes.push(answer)
-        // Told at once, in order: the engine may let go of it before it could be read.
-        if (answer.kind === 'stored') tail.take({ seq: answer.seq, ...(chunk[n] as Draft) })
+    try {
+      while (outcomes.length < drafts.length) {
+        const from = outcomes.length
+        const chunk = drafts.slice(from, from + engine.sender.mostAtOnce)
+        const answers = await engine.sender.sendAll(chunk, after + from)
+        for (const [n, answer] of answers.entries()) {
+          outcomes.push(answer)
+          // Told at once, in order: the engine may let go of it before it could be read.
+          if (answer.kind === 'stored') tail.take({ seq: answer.seq, ...(chunk[n] as Draft) })
+        }
+        if (answers.some(({ kind }) => kind !== 'stored')) break
       }
-      if (answers.some(({ kind }) => kind !== 'stored')) break
+    } finally {
+      tail.release()
     }
-    tail.release()
     this.#turns.took(performance.now() - begun)
     let at = 0
     return plans.map((plan) => {
