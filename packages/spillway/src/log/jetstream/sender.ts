@@ -50,6 +50,7 @@ export class Sender {
   readonly #connection: NatsConnection
   readonly #subjectOf: (kind: RecordKind) => string
   readonly #publisher: Publisher
+  /** Less where the engine was set to take less, as is found when it refuses one. */
   #mostInGroup = mostInGroup
 
   /** Waits `timeout` milliseconds for each answer. */

@@ -191,7 +191,9 @@ export class Stretch<T> {
   #heed({ headers }: Msg): void {
     const code = headers?.code ?? 0
     if (code === noMessages || code === timedOut) {
-      this.#asked -= Number(headers?.get('Nats-Pending-Messages')) || this.#asked
+      // Of one that does not say how much of it was not sent, nothing more comes.
+      const unsent = Number(headers?.get('Nats-Pending-Messages') || this.#asked)
+      this.#asked = Math.max(0, this.#asked - unsent)
       return
     }
     if (code === ended && headers?.description === tooManyBytes) {

@@ -86,8 +86,9 @@ const silenceMs = 4000
  *          late, its condition no longer holds; or it takes that place, and the second one's does not.
  * Keys     Nothing is stored behind what was not read, so an append under a key that another server used is seen in time.
  *          The engine's own ids do not serve for that: in a cluster it also remembers those of messages that it refused.
- * Turns    Writers that are at it at once go round, see {@link Turns}. Who lost twice all the same stores a message without a condition, which takes the next place wherever that is, and goes on
- *          behind it. Those whose messages it broke into have to read it first.
+ * Turns    Writers that are at it at once go round, see {@link Turns}. Who lost twice all the same stores a message without
+ *          a condition, which takes the next place wherever that is, and goes on behind it. Those whose messages it broke
+ *          into have to read it first.
  */
 export class Writer {
   readonly id: string
@@ -153,7 +154,7 @@ export class Writer {
     this.#end ??= error
   }
 
-  /** Takes nothing more, and finishes what it took, if that does not take longer than its patience. */
+  /** Takes nothing more, and finishes what it took, or gives it up some seconds after its patience at the latest. */
   async close(): Promise<void> {
     this.#isClosed = true
     this.#latest = performance.now() + this.#patience
