@@ -35,7 +35,7 @@ export const inEngines: Part = {
   id: 'e',
   title: 'In engines',
   rounds: 5,
-  roundSeconds: 90,
+  roundSeconds: 100,
   scenarios: engineScenarios,
   versions: async () => ({
     spillway: packageVersion('spillway'),

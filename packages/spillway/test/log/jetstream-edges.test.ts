@@ -101,6 +101,21 @@ test('keys that could not be read to their end are read again before one is used
   assert.deepEqual(await again, { indexes: [1], duplicate: true })
 })
 
+test('who reads on has one consumer for all pages', { skip }, async (t) => {
+  const site = await natsSite(t)
+  let consumers = 0
+  const line = lossy(await site.connection(), (subject) => {
+    if (subject.includes('CONSUMER.CREATE')) consumers++
+    return false
+  })
+  const log = await site.open({ connection: line })
+  for (let n = 0; n < 5; n++) await log.append(Array.from({ length: 1000 }, () => batch('a')))
+  await until(() => log.last === 5000, 'all is read')
+  consumers = 0
+  for (let at = 0; at < log.last; ) at = (await log.read(at, 100)).batches.at(-1)?.index ?? 0
+  assert.equal(consumers, 1)
+})
+
 test('appends that were given up make room for others', { skip }, async (t) => {
   const site = await natsSite(t)
   const log = await site.open({ patience: 300 })

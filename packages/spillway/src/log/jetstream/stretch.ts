@@ -45,8 +45,9 @@ const noMessages = 404
 const timedOut = 408
 const ended = 409
 const nobody = 503
-/** What it says where the next message would be one too many for the bytes that were asked for. */
+/** What it says where the next message would be one too many for the bytes that were asked for, and once it sent all that was asked for. */
 const tooManyBytes = 'Message Size Exceeds MaxBytes'
+const completed = 'Batch Completed'
 
 /**
  * A stretch of a stream, read from one sequence on, over one consumer and one subscription. Who takes a second part of it is
@@ -196,6 +197,7 @@ export class Stretch<T> {
       this.#asked = Math.max(0, this.#asked - unsent)
       return
     }
+    if (code === ended && headers?.description === completed) return
     if (code === ended && headers?.description === tooManyBytes) {
       this.#asked -= Number(headers.get('Nats-Pending-Messages'))
       if (this.#asked > 0 || this.#arrived.length > 0) return
