@@ -82,7 +82,8 @@ export class Sender {
 
   /**
    * Stores messages, the first one right behind sequence `after`, the others right behind each other, so that what is stored
-   * is a beginning of them. Gives no outcome for those behind one of which it is known that it was not stored. Rejects only for a key with half a character.
+   * is a beginning of them. Gives no outcome for those behind one of which it is known that it was not stored. Rejects only
+   * for a key with half a character.
    */
   async sendAll(drafts: readonly Draft[], after: number): Promise<readonly Outcome[]> {
     if (drafts.length > 1 && !this.#takesChains) return this.#sendGroup(drafts, after)
