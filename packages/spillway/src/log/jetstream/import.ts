@@ -8,15 +8,10 @@ import type { Engine } from './engine.ts'
 import { asError, engineFailure } from './failure.ts'
 import { finishStream, identify, makeUnfinished, removeStream, type StreamWish } from './open.ts'
 import type { RecordKind } from './record.ts'
-import type { Draft } from './sender.ts'
+import { type Draft, headerRoom, mostBytes, mostInFlight } from './sender.ts'
 
 type Parts = AsyncIterable<FilePart> | Iterable<FilePart>
 
-/** Messages that wait for their answers at once, and their bytes. */
-const mostInFlight = 1024
-const mostBytes = 4 * 2 ** 20
-/** Bytes of a message beside its body: its subject and headers. */
-const headerRoom = 4096
 /** Numbers without a batch, of which each takes a message. */
 const mostMissing = 1_000_000
 /** How far clocks may differ, in milliseconds. A log goes on from its newest time, so one far ahead would age all else. */

@@ -35,9 +35,11 @@ export type Outcome =
   | { readonly kind: 'refused'; readonly error: Error }
   | { readonly kind: 'unknown'; readonly error: Error }
 
-/** Messages that wait for their answers at once, and those of a group [NATS, ADR-50: 1,000 at most]. */
-const mostInChain = 1024
-const mostInGroup = 1000
+/** Messages that wait for their answers at once, which one group can be [NATS, ADR-50: 1,000 at most], and their bytes. */
+export const mostInFlight = 1000
+export const mostBytes: number = 4 * 2 ** 20
+/** Bytes of a message beside its body: its subject and headers. */
+export const headerRoom = 4096
 // [JetStream, error codes]
 /** The stream's newest sequence or message id is another one than expected. */
 const wrongLast = [10070, 10071, 10164]
@@ -51,7 +53,7 @@ export class Sender {
   readonly #subjectOf: (kind: RecordKind) => string
   readonly #publisher: Publisher
   /** Less where the engine was set to take less, as is found when it refuses one. */
-  #mostInGroup = mostInGroup
+  #mostInGroup = mostInFlight
 
   /** Waits `timeout` milliseconds for each answer. */
   constructor(connection: NatsConnection, timeout: number, subjectOf: (kind: RecordKind) => string) {
@@ -66,7 +68,7 @@ export class Sender {
 
   /** How many messages {@link sendAll} takes. */
   get mostAtOnce(): number {
-    if (this.#takesChains) return mostInChain
+    if (this.#takesChains) return mostInFlight
     return this.allowsGroups && knowsGroups(this.#connection) ? this.#mostInGroup : 1
   }
 

@@ -9,7 +9,7 @@ import { asError, engineFailure } from './failure.ts'
 import type { Keys } from './keys.ts'
 import { indexesOf, layOut } from './layout.ts'
 import type { RecordKind, StreamRecord } from './record.ts'
-import type { Draft, Outcome } from './sender.ts'
+import { type Draft, headerRoom, mostBytes, mostInFlight, type Outcome } from './sender.ts'
 import type { Tail } from './tail.ts'
 import { Turns } from './turns.ts'
 
@@ -62,13 +62,8 @@ interface Plan {
   readonly drafts: readonly Draft[]
 }
 
-/** Messages that wait for their answers at once, and their bytes. */
-const mostInFlight = 1024
-const mostBytes = 4 * 2 ** 20
 /** Bytes that may wait to be stored. */
 const mostWaiting = 64 * 2 ** 20
-/** Bytes of a message beside its body: its subject and headers. */
-const headerRoom = 4096
 /** Losses to other writers in a row after which a writer claims its turn, and those after which it pauses, too. */
 const patientLosses = 2
 const manyLosses = 20
