@@ -9,7 +9,7 @@ import { Sender } from '../../src/log/jetstream/sender.ts'
 import { jetstreamLog } from '../../src/log/jetstream.ts'
 import { ManualClock } from '../support/clock.ts'
 import { until } from '../support/http.ts'
-import { cuttableLine, type NatsSite, natsSite, noNats, rememberDisk } from '../support/nats.ts'
+import { logOverLine, type NatsSite, natsSite, noNats, rememberDisk } from '../support/nats.ts'
 import { withCode } from '../support/waiting.ts'
 
 const skip = noNats
@@ -259,14 +259,7 @@ test('a server that was away until nothing was left of what it missed tells so, 
 }, async (t) => {
   const site = await natsSite(t)
   const log = await site.open({ maxAge: 1000 })
-  const line = await cuttableLine(t, site.server.port)
-  const slow = await site.open({ connection: await site.connection(line.url) })
-  const news: string[] = []
-  slow.follow(() => {}, {
-    missed: (upTo) => news.push(`missed ${upTo}`),
-    rights: ({ subject }) => news.push(`rights ${subject}`),
-    ended: () => news.push('ended'),
-  })
+  const { line, slow, news } = await logOverLine(t, site)
   await log.append([batch('a')])
   await until(() => slow.last === 1, 'it is told')
   line.cut()
@@ -282,11 +275,10 @@ test('a server that was away follows hundreds of megabytes of large batches, and
   skip,
 }, async (t) => {
   const site = await natsSite(t)
-  const line = await cuttableLine(t, site.server.port)
-  const connection = await site.connection(line.url)
-  const [log, other] = [await site.open({ connection }), await site.open()]
+  const { line, connection, slow } = await logOverLine(t, site)
+  const other = await site.open()
   const told: number[] = []
-  log.follow(({ index }) => told.push(index))
+  slow.follow(({ index }) => told.push(index))
   let disconnects = 0
   void (async () => {
     for await (const { type } of connection.status()) if (type === 'disconnect') disconnects++

@@ -10,7 +10,7 @@ import { encodeEvents, type PendingBatch, type StoredBatch } from '../../src/cor
 import type { Log } from '../../src/core/log.ts'
 import { type JetStreamLog, type JetStreamLogOptions, jetstreamLog } from '../../src/log/jetstream.ts'
 import { until } from '../support/http.ts'
-import { cuttableLine, natsSite, noNats, rememberDisk } from '../support/nats.ts'
+import { logOverLine, natsSite, noNats, rememberDisk } from '../support/nats.ts'
 import { withCode } from '../support/waiting.ts'
 
 const skip = noNats
@@ -215,14 +215,7 @@ test('what the engine let go of before a server read it is told, and rights are 
 }, async (t) => {
   const site = await natsSite(t)
   const log = await site.open({ capacity: 10 })
-  const line = await cuttableLine(t, site.server.port)
-  const slow = await site.open({ connection: await site.connection(line.url) })
-  const news: string[] = []
-  slow.follow(() => {}, {
-    missed: (upTo) => news.push(`missed ${upTo}`),
-    rights: ({ subject }) => news.push(`rights ${subject}`),
-    ended: () => news.push('ended'),
-  })
+  const { line, slow, news } = await logOverLine(t, site)
   await log.append([batch('a')])
   await until(() => slow.last === 1, 'it is told')
   // While it is cut off more comes than the stream keeps.

@@ -99,3 +99,17 @@ export async function cuttableLine(
     },
   }
 }
+
+/** A log over a line that can be cut, and what its followers are told beside batches. */
+export async function logOverLine(t: TestContext, site: NatsSite) {
+  const line = await cuttableLine(t, site.server.port)
+  const connection = await site.connection(line.url)
+  const slow = await site.open({ connection })
+  const news: string[] = []
+  slow.follow(() => {}, {
+    missed: (upTo) => news.push(`missed ${upTo}`),
+    rights: ({ subject }) => news.push(`rights ${subject}`),
+    ended: () => news.push('ended'),
+  })
+  return { line, connection, slow, news }
+}
