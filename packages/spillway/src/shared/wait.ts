@@ -54,6 +54,11 @@ export class Alarm {
     if (!this.#channel) {
       this.#channel = openBell(this.#id)
       this.#channel.onmessage = this.#ring
+      // Browsers register a channel some time after it was made, and lose what others post before; what its own thread
+      // posts comes after that. So this wakes it when it can hear, and it looks for what it has missed.
+      const echo = new Bell(this.#id)
+      echo.ring()
+      echo.close()
     }
     this.#memory.store(cell.bell, 1)
     return this.#memory.load(cell.tail) === seen ? undefined : Promise.resolve()

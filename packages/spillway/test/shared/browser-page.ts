@@ -86,6 +86,18 @@ export async function workerToPage(count: number): Promise<number[]> {
   return payloads
 }
 
+/** How many buffers the page saw end, each of which a worker closed as soon as the page waited for it. */
+export async function rungAtOnce(rounds: number): Promise<number> {
+  const ringer = employ({ role: 'ringer' })
+  for (let round = 1; round <= rounds; round++) {
+    const subscription = openSharedBuffer((await ringer.next()) as SharedHandle).subscribe()
+    await subscription.next().catch(() => {})
+    if (!subscription.closed) return round
+    ringer.tell('next')
+  }
+  return rounds
+}
+
 /** What a page is told that wants to block. */
 export async function blockingPage(): Promise<{ code: string; message: string }> {
   const { buffer } = feed(2 ** 16)

@@ -2,6 +2,7 @@
 import { createBroker } from '../../src/core/broker.ts'
 import type { Batch } from '../../src/core/event.ts'
 import { createSharedBuffer, openSharedBuffer, type SharedHandle } from '../../src/shared/index.ts'
+import { cell } from '../../src/shared/layout.ts'
 
 export type Work =
   /** Reads up to the end of the buffer, and says after each `step` batches how many it has. */
@@ -10,6 +11,8 @@ export type Work =
   | { readonly role: 'lagging'; readonly handle: SharedHandle }
   /** Publishes `count` batches when it is told to, and ends. */
   | { readonly role: 'writer'; readonly count: number }
+  /** Closes a buffer of its own as soon as somebody waits for its bell; then another one when it is told to. */
+  | { readonly role: 'ringer' }
 
 /** What a reader tells when it has come to the end. */
 export interface Seen {
@@ -36,6 +39,7 @@ if (new URL(import.meta.url).search === '?doorbell') delete (Atomics as { waitAs
 
 const work = (await told()) as Work
 if (work.role === 'writer') await write(work.count)
+else if (work.role === 'ringer') await ring()
 else await read(work)
 
 async function write(count: number): Promise<void> {
@@ -49,7 +53,19 @@ async function write(count: number): Promise<void> {
   buffer.close()
 }
 
-async function read(work: Exclude<Work, { role: 'writer' }>): Promise<void> {
+async function ring(): Promise<void> {
+  for (;;) {
+    const buffer = createSharedBuffer({ bytes: 2 ** 16 })
+    const words = new Int32Array(buffer.handle.memory)
+    const next = told()
+    scope.postMessage(buffer.handle)
+    while (Atomics.load(words, cell.bell) === 0);
+    buffer.close()
+    await next
+  }
+}
+
+async function read(work: Exclude<Work, { role: 'writer' | 'ringer' }>): Promise<void> {
   const subscription = openSharedBuffer(work.handle).subscribe({ from: 'earliest', onLag: 'skip' })
   await subscription.ready
   const go = told()

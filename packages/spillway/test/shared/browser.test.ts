@@ -42,6 +42,11 @@ for (const [before, how] of [
   })
 }
 
+test('a page hears a bell that is rung at once, before the browser knows that it listens', { skip }, async (t) => {
+  const call = await open(t, oldFirefox)
+  assert.equal(await call('rungAtOnce', 200), 200)
+})
+
 test('a worker that its page has lapped is told exactly which batches it lost', { skip }, async (t) => {
   const call = await open(t)
   const { indexes, gaps, lost, error } = await call<Seen>('lapped', 3000)

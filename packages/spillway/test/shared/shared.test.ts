@@ -14,7 +14,7 @@ import {
   type SharedSubscription,
 } from '../../src/shared/index.ts'
 import { event, publish } from '../support/brokers.ts'
-import { outcomeOf, turn, watch, withCode } from '../support/waiting.ts'
+import { deferred, outcomeOf, turn, watch, withCode } from '../support/waiting.ts'
 
 interface Setup extends SharedBufferOptions {
   broker?: BrokerOptions
@@ -337,6 +337,47 @@ test('a runtime that can be woken in no way says so, and can still look', async 
   await assert.rejects(subscription.next(), withCode('CONFIG', /waitAsync/))
   await publish(broker, 'a')
   assert.deepEqual(taken(subscription), [['a']])
+})
+
+test('what is published before the bell of a reader can be heard wakes it all the same', async (t) => {
+  const { waitAsync } = Atomics as unknown as { waitAsync: unknown }
+  const { BroadcastChannel: Channel } = globalThis
+  const heard = deferred()
+  /** As in Chromium: the browser hears of a channel later, and then of what was posted on it since. */
+  class LateChannel {
+    onmessage: (() => void) | null = null
+    readonly #channel: Promise<BroadcastChannel>
+
+    constructor(name: string) {
+      this.#channel = heard.promise.then(() => {
+        const channel = new Channel(name)
+        channel.unref()
+        channel.onmessage = () => this.onmessage?.()
+        return channel
+      })
+    }
+
+    postMessage(message: unknown): void {
+      void this.#channel.then((channel) => channel.postMessage(message))
+    }
+
+    close(): void {
+      void this.#channel.then((channel) => channel.close())
+    }
+  }
+  t.after(() => Object.assign(Atomics, { waitAsync }))
+  delete (Atomics as { waitAsync?: unknown }).waitAsync
+  const { broker, subscribe } = await setup(t)
+  Object.assign(globalThis, { BroadcastChannel: LateChannel })
+  const subscription = subscribe()
+  const next = subscription.next()
+  Object.assign(globalThis, { BroadcastChannel: Channel })
+  t.after(() => subscription.close())
+
+  await publish(broker, 'a')
+  assert.equal((await outcomeOf(next)).state, 'pending')
+  heard.resolve()
+  assert.deepEqual(keysOf(await next), ['a'])
 })
 
 test('all subscriptions of a thread share one wait, one copy, and what they parse', async (t) => {
