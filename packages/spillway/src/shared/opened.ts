@@ -144,7 +144,9 @@ export class OpenedRing {
     return (gap ?? reset) as Gap
   }
 
+  /** What the last word says. */
   errorAt(span: Span, at: number): SpillwayError {
+    this.#alarm.close()
     const { closed } = this.#parse(span, at) as { closed: { code: ErrorCode; message: string; cursor: string } }
     const code = Object.hasOwn(errorTable, closed.code) ? closed.code : 'INTERNAL'
     return new SpillwayError(code, closed.message, closed.cursor === '' ? {} : { cursor: closed.cursor })

@@ -22,6 +22,7 @@ export class Alarm {
   readonly #id: number
   readonly #wake: () => void
   #isSet = false
+  #isOver = false
   #channel: Channel | undefined
 
   constructor(memory: Memory, { id }: Layout, wake: () => void) {
@@ -38,6 +39,13 @@ export class Alarm {
     waiting?.then(this.#ring)
   }
 
+  /** The writer has said its last word. A channel that stays open would keep the ring's memory. */
+  close(): void {
+    this.#isOver = true
+    this.#channel?.close()
+    this.#channel = undefined
+  }
+
   readonly #ring = (): void => {
     if (!this.#isSet) return
     this.#isSet = false
@@ -51,6 +59,7 @@ export class Alarm {
 
   /** Without `Atomics.waitAsync`, as in Firefox before 145, the writer rings a bell. */
   #listen(seen: number): Promise<void> | undefined {
+    if (this.#isOver) return Promise.resolve()
     if (!this.#channel) {
       this.#channel = openBell(this.#id)
       this.#channel.onmessage = this.#ring

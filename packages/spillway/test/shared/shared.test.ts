@@ -380,6 +380,39 @@ test('what is published before the bell of a reader can be heard wakes it all th
   assert.deepEqual(keysOf(await next), ['a'])
 })
 
+test('a reader closes its bell once the buffer has ended', async (t) => {
+  const { waitAsync } = Atomics as unknown as { waitAsync: unknown }
+  const { BroadcastChannel: Channel } = globalThis
+  let open = 0
+  class CountedChannel extends Channel {
+    constructor(name: string) {
+      super(name)
+      open++
+    }
+
+    override close(): void {
+      open--
+      super.close()
+    }
+  }
+  t.after(() => {
+    Object.assign(Atomics, { waitAsync })
+    Object.assign(globalThis, { BroadcastChannel: Channel })
+  })
+  delete (Atomics as { waitAsync?: unknown }).waitAsync
+  Object.assign(globalThis, { BroadcastChannel: CountedChannel })
+  const { broker, buffer, subscribe } = await setup(t)
+  const readers = [subscribe(), subscribe()]
+  const nexts = readers.map((reader) => reader.next())
+  await publish(broker, 'a')
+  await Promise.all(nexts)
+  const ends = readers.map((reader) => assert.rejects(reader.next(), withCode('CLOSED')))
+  buffer.close()
+  await Promise.all(ends)
+  await turn()
+  assert.equal(open, 0)
+})
+
 test('all subscriptions of a thread share one wait, one copy, and what they parse', async (t) => {
   const { waitAsync } = Atomics as unknown as { waitAsync: (...args: unknown[]) => unknown }
   let waits = 0
