@@ -80,6 +80,8 @@ export function formatKey({ name, digest }: RecordKey): string {
 
 /** `undefined`: there is none, or it was not written by {@link formatKey}. */
 export function parseKey(text: string): RecordKey | undefined {
+  // Most messages have none, and a replay comes by here for each.
+  if (text === '') return undefined
   const [digest, name] = text.split(' ')
   if (!digest || name === undefined) return undefined
   try {
