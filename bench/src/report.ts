@@ -88,7 +88,7 @@ const introductions = {
     'whether what it acknowledged is there once and at its place, and read once and in order by another server. Engines run for',
     'all rounds, each measurement has a stream or table of its own, and clients are connected to the leader of their',
     'stream. "Read ms later": when the reader in the process had it all, after the last acknowledgement. What is replayed is',
-    'made once per run; a subscription of a broker gives parsed JSON, the others give text.',
+    'made once per run. A subscription of a broker gives parsed JSON, as do the bare clients that parse; the others give text.',
   ],
   w: [
     '## W. Write paths',

@@ -1,6 +1,6 @@
 import { type Goal, ratio } from '../goal.ts'
 import type { EngineId } from './contender.ts'
-import { bare, inPages, insert, notified, ours, throughBroker } from './contenders.ts'
+import { bare, inPages, insert, insertParsed, notified, ours, parsed, throughBroker } from './contenders.ts'
 
 const limit = { unit: 'x', atMost: 1.3 }
 const engines: readonly (readonly [letter: string, engine: EngineId, name: string])[] = [
@@ -31,7 +31,7 @@ export const engineGoals: readonly Goal[] = [
   },
   ...engines.flatMap(([letter, engine, name]): Goal[] => {
     const scenario = `replay-${engine}`
-    const [pages, stream] = engine === 'pg' ? [insert, insert] : [inPages, bare]
+    const [pages, stream] = engine === 'pg' ? [insert, insertParsed] : [inPages, parsed]
     return [
       {
         number: `E3${letter}1`,
@@ -41,7 +41,7 @@ export const engineGoals: readonly Goal[] = [
       },
       {
         number: `E3${letter}2`,
-        text: `time of a replay by a broker's subscription, against the bare client at its best, ${name}`,
+        text: `time of a replay by a broker's subscription, against the bare client at its best, both parse, ${name}`,
         ...limit,
         values: cost(scenario, throughBroker, stream),
       },

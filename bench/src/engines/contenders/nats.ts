@@ -21,6 +21,9 @@ const ahead = 500
 const pageLength = 256
 
 export const consuming = (site: Site): Promise<EngineStore> => open(site, true, replayByConsume)
+/** It gives each event as what its JSON says. */
+export const parsing = (site: Site): Promise<EngineStore> =>
+  open(site, true, replayByConsume, (message) => message.json())
 export const fetching = (site: Site): Promise<EngineStore> => open(site, true, replayByFetch)
 export const unread = (site: Site): Promise<EngineStore> => open(site, false, replayByFetch)
 
@@ -28,7 +31,12 @@ type Replay = (connection: NatsConnection, stream: string, take: (message: JsMsg
 
 let processes = 0
 
-async function open(site: Site, hasIds: boolean, replay: Replay): Promise<EngineStore> {
+async function open(
+  site: Site,
+  hasIds: boolean,
+  replay: Replay,
+  eventOf: (message: JsMsg) => unknown = (message) => message.string(),
+): Promise<EngineStore> {
   const { stream } = site
   await make(site)
   const connection = await connectToLeader(site)
@@ -43,7 +51,7 @@ async function open(site: Site, hasIds: boolean, replay: Replay): Promise<Engine
           return seq
         }),
       ),
-    replay: (take) => replay(connection, stream, (message) => take(message.string(), message.seq)),
+    replay: (take) => replay(connection, stream, (message) => take(eventOf(message), message.seq)),
     close: () => connection.close(),
   }
   if (!hasIds) return store

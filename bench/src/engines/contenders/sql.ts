@@ -16,7 +16,13 @@ export async function oneByOne(site: Site): Promise<EngineStore> {
   })
 }
 
-/** The same, and readers get each event with its notification: those come in the order of commits, which ids do not. */
+/** The same, and it gives each event as what its JSON says. */
+export async function parsing(site: Site): Promise<EngineStore> {
+  const store = await oneByOne(site)
+  return { ...store, replay: (take) => store.replay((text, place) => take(JSON.parse(text as string), place)) }
+}
+
+/** A transaction an event, and readers get each one with its notification: those come in the order of commits, which ids do not. */
 export async function notifying(site: Site): Promise<EngineStore> {
   const { sql, store, table } = await open(site)
   const append = async (text: string) => {
