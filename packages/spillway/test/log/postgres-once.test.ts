@@ -4,7 +4,9 @@ import { test } from 'node:test'
 import { encodeBatch } from '../../src/core/batch-text.ts'
 import { Database, type Group } from '../../src/log/postgres/database.ts'
 import { Names } from '../../src/log/postgres/tables.ts'
-import { batch, newClient, newLog, noPostgres } from '../support/postgres.ts'
+import type { PostgresLog } from '../../src/log/postgres.ts'
+import { until } from '../support/http.ts'
+import { batch, follow, keysOf, newClient, newLog, noPostgres, readAll } from '../support/postgres.ts'
 
 const skip = noPostgres
 const unlimited = Number.MAX_SAFE_INTEGER
@@ -58,4 +60,35 @@ for (const [what, group] of Object.entries({ one, several, conditional })) {
       await assert.rejects(database.append(append, 1, group), { code: 'SPW04' })
     })
   }
+}
+
+for (const isolation of ['read committed', 'repeatable read', 'serializable'] as const) {
+  test(`servers that append at once lose and repeat nothing, with ${isolation} as the default`, { skip }, async (t) => {
+    const connect = () => newClient(t, { connection: { default_transaction_isolation: isolation } })
+    const first = await newLog(t, { sql: await connect() })
+    const servers = [first]
+    for (let n = 1; n < 3; n++) servers.push(await newLog(t, { sql: await connect(), name: first.name }))
+    const told = servers.map(follow)
+    const indexes: number[] = []
+    const publish = async (log: PostgresLog, server: number) => {
+      for (let n = 0; n < 40; n++) {
+        const append = async (what: string, options = {}) => {
+          indexes.push(...(await log.append([batch(`${server} ${n} ${what}`)], options)).indexes)
+        }
+        // Each way has a statement of its own.
+        await append('alone')
+        await Promise.all([append('together'), append('with it')])
+        await append('under a key', { key: `${server} ${n}` })
+      }
+    }
+    await Promise.all(servers.map(publish))
+    for (const batches of told) await until(() => batches.length === 480, 'all are told')
+    const stored = keysOf(await readAll(first))
+    assert.deepEqual(
+      indexes.sort((a, b) => a - b),
+      stored.map((_, n) => n + 1),
+    )
+    assert.equal(new Set(stored.map((key) => key.replace(/^\d+ /, ''))).size, 480)
+    for (const batches of told) assert.deepEqual(keysOf(batches), stored)
+  })
 }

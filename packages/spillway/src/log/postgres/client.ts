@@ -84,9 +84,12 @@ export function isGone(error: unknown): boolean {
   return code === thrown.replaced || code === thrown.shrunk || missing.has(code)
 }
 
-/** Two transactions were in each other's way: the same again, at once. */
+/**
+ * Two transactions were in each other's way: the same again, at once. Where `default_transaction_isolation` is "repeatable
+ * read", one that waited for another one's lock does not see what that stored, and gives out an index a second time.
+ */
 export function isCollision(error: unknown): boolean {
-  return ['40001', '40P01'].includes((error as PostgresFault).code ?? '')
+  return ['40001', '40P01', '23505'].includes((error as PostgresFault).code ?? '')
 }
 
 /** An error of a client as ours, for what was tried when a log is opened: `LOG_UNUSABLE`. */
