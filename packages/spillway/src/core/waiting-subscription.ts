@@ -106,13 +106,12 @@ export abstract class WaitingSubscription implements Subscription {
   }
 
   /** As `next`, but what is there already takes one promise, not three: a reader that catches up has most of its batches so. */
-  async #nextResult(): Promise<IteratorResult<Batch, undefined>> {
+  #nextResult(): Promise<IteratorResult<Batch, undefined>> {
     try {
       const batch = this.#waiting ? undefined : this.takeAtOnce()
-      return { done: false, value: batch ?? (await this.next()) }
+      return batch ? Promise.resolve(toResult(batch)) : this.next().then(toResult, toEnd)
     } catch (error) {
-      if (error instanceof SpillwayError && error.code === 'CLOSED') return { done: true, value: undefined }
-      throw error
+      return Promise.resolve(error).then(toEnd)
     }
   }
 
@@ -129,4 +128,11 @@ export abstract class WaitingSubscription implements Subscription {
     this.#waiting = undefined
     return waiting
   }
+}
+
+const toResult = (value: Batch): IteratorResult<Batch, undefined> => ({ done: false, value })
+
+function toEnd(error: unknown): IteratorResult<Batch, undefined> {
+  if (error instanceof SpillwayError && error.code === 'CLOSED') return { done: true, value: undefined }
+  throw error
 }
