@@ -287,8 +287,12 @@ test('a server that was away follows hundreds of megabytes of large batches, and
   const large = encodeEvents([{ topic: 'T', type: 't', payload: 'x'.repeat(900_000) }])
   for (let n = 0; n < 300; n++) await other.append([large])
   line.mend()
-  await until(() => told.length === 300, 'all is followed')
-  assert.ok(disconnects <= 3, `${disconnects} disconnects`)
+  await until(
+    () => told.length === 300,
+    () => `all is followed: ${told.length}, ${disconnects} disconnects`,
+  )
+  // The line's own, and some before it is known that batches are large. Without that there are a dozen.
+  assert.ok(disconnects <= 6, `${disconnects} disconnects`)
 })
 
 test('what is no batch may go before batches do, and readers are told of no loss', { skip }, async (t) => {

@@ -74,11 +74,20 @@ export async function cuttableLine(
   const proxy = createServer((socket) => {
     if (isCut) return socket.destroy()
     const onward = netConnect(port, '127.0.0.1')
-    for (const end of [socket, onward]) {
+    for (const [end, other] of [
+      [socket, onward],
+      [onward, socket],
+    ] as const) {
       sockets.add(end)
-      end.on('error', () => {}).on('close', () => sockets.delete(end))
+      // A pipe ends its other end with an end, but not with a reset.
+      end
+        .on('error', () => {})
+        .on('close', () => {
+          sockets.delete(end)
+          other.destroy()
+        })
+      end.pipe(other)
     }
-    socket.pipe(onward).pipe(socket)
     return undefined
   }).listen(0, '127.0.0.1')
   await once(proxy, 'listening')
