@@ -42,8 +42,11 @@ export class Alarm {
   /** The writer has said its last word. A channel that stays open would keep the ring's memory. */
   close(): void {
     this.#isOver = true
-    this.#channel?.close()
+    if (!this.#channel) return
+    this.#channel.close()
     this.#channel = undefined
+    // Somebody else may wait for the bell of that word, which nobody hears any more.
+    void Promise.resolve().then(this.#ring)
   }
 
   readonly #ring = (): void => {

@@ -413,6 +413,22 @@ test('a reader closes its bell once the buffer has ended', async (t) => {
   assert.equal(open, 0)
 })
 
+test('a reader that finds the end before the bell is heard leaves nobody of its thread asleep', async (t) => {
+  const { waitAsync } = Atomics as unknown as { waitAsync: unknown }
+  t.after(() => Object.assign(Atomics, { waitAsync }))
+  delete (Atomics as { waitAsync?: unknown }).waitAsync
+  const { buffer, subscribe } = await setup(t)
+  const [sleeper, finder] = [subscribe(), subscribe()]
+  t.after(() => sleeper.close())
+  const next = sleeper.next()
+  assert.equal((await outcomeOf(next)).state, 'pending')
+
+  buffer.close()
+  assert.throws(() => finder.take(), withCode('CLOSED'))
+  await turn()
+  assert.equal((await outcomeOf(next)).state, 'failed')
+})
+
 test('all subscriptions of a thread share one wait, one copy, and what they parse', async (t) => {
   const { waitAsync } = Atomics as unknown as { waitAsync: (...args: unknown[]) => unknown }
   let waits = 0
