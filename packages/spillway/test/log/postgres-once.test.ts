@@ -7,6 +7,7 @@ import { Names } from '../../src/log/postgres/tables.ts'
 import type { PostgresLog } from '../../src/log/postgres.ts'
 import { until } from '../support/http.ts'
 import { batch, follow, keysOf, newClient, newLog, noPostgres, readAll } from '../support/postgres.ts'
+import { withCode } from '../support/waiting.ts'
 
 const skip = noPostgres
 const unlimited = Number.MAX_SAFE_INTEGER
@@ -92,3 +93,16 @@ for (const isolation of ['read committed', 'repeatable read', 'serializable'] as
     for (const batches of told) assert.deepEqual(keysOf(batches), stored)
   })
 }
+
+test('what an index of the application refuses is said at once, and holds up nobody', { skip }, async (t) => {
+  const sql = await newClient(t)
+  const log = await newLog(t, { sql })
+  await sql.unsafe(`create unique index ${log.name}_texts on ${log.name}_batches (md5(data))`)
+  await log.append([batch('a')])
+  const repeated = log.append([batch('a')])
+  const refused = assert.rejects(repeated, withCode('LOG_FAILED', /refused to store.*_texts.*Nothing was stored/))
+  await Promise.resolve()
+  const other = log.append([batch('b')])
+  await refused
+  assert.deepEqual((await other).indexes, [2])
+})

@@ -49,6 +49,7 @@ export interface PostgresFault {
   /** SQLSTATE, or the code of a socket or the client. */
   readonly code?: string
   readonly severity?: string
+  readonly constraint_name?: string
   readonly message: string
   readonly hint?: string
 }
@@ -86,10 +87,13 @@ export function isGone(error: unknown): boolean {
 
 /**
  * Two transactions were in each other's way: the same again, at once. Where `default_transaction_isolation` is "repeatable
- * read", one that waited for another one's lock does not see what that stored, and gives out an index a second time.
+ * read", one that waited for another one's lock does not see what that stored, and gives out an index a second time. Other
+ * constraints than those of the log `name` are the application's, and refuse the same again for ever.
  */
-export function isCollision(error: unknown): boolean {
-  return ['40001', '40P01', '23505'].includes((error as PostgresFault).code ?? '')
+export function isCollision(error: unknown, name: string): boolean {
+  const { code = '', constraint_name: constraint = '' } = error as PostgresFault
+  if (code !== '23505') return code === '40001' || code === '40P01'
+  return new RegExp(`^${name}_(batches_pkey|keys_pkey|keys_key_key)\\d*$`).test(constraint)
 }
 
 /** An error of a client as ours, for what was tried when a log is opened: `LOG_UNUSABLE`. */

@@ -60,7 +60,8 @@ export class DatabaseLog implements PostgresLog {
     const ended = () => this.#end()
     this.#feed = new Feed({ database: this.#database, epoch, writer, patience, ended }, standing)
     const { maxBytes } = limits
-    this.#writer = new Writer({ database: this.#database, feed: this.#feed, epoch, writer, patience, maxBytes })
+    const [database, feed] = [this.#database, this.#feed]
+    this.#writer = new Writer({ name: names.name, database, feed, epoch, writer, patience, maxBytes })
     this.#listen()
     this.#repeat('poll', pollInterval, async () => this.#poll())
     if (limits.maxAge < Number.MAX_SAFE_INTEGER) {
@@ -166,7 +167,7 @@ export class DatabaseLog implements PostgresLog {
       } catch (error) {
         if (error instanceof SpillwayError) throw error
         if (isGone(error)) this.#feed.end()
-        const isFinal = failureOf(error) === 'refused' && !isCollision(error)
+        const isFinal = failureOf(error) === 'refused' && !isCollision(error, this.name)
         if (isFinal || performance.now() > deadline) {
           const message = `${this.#opened.names} could not be read: ${said(error)}.`
           throw new SpillwayError('LOG_FAILED', message, { cause: error })

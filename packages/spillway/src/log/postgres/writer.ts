@@ -11,6 +11,8 @@ import type { Answer, Conditions, Database, Group } from './database.ts'
 import type { Feed } from './feed.ts'
 
 export interface WriterOptions {
+  /** Of the log. */
+  readonly name: string
   readonly database: Database
   readonly feed: Feed
   readonly epoch: string
@@ -123,7 +125,7 @@ export class Writer {
 
   /** Rejects with `LOG_FAILED`, which says whether it may have been stored. */
   async #store(group: Group): Promise<Answer> {
-    const { database, feed, writer, patience } = this.#options
+    const { name, database, feed, writer, patience } = this.#options
     const append = { writer, number: ++this.#number, since: feed.told }
     let mayBeStored = false
     let isOver = false
@@ -146,11 +148,12 @@ export class Writer {
           mayBeStored = true
         } catch (error) {
           cause = error
-          if (isCollision(error)) continue
-          if (failureOf(error) === 'refused' || error instanceof SpillwayError)
-            throw await this.#refused(error, mayBeStored)
-          if (failureOf(error) === 'unknown') mayBeStored = true
-          await Promise.race([delay(pause), expired])
+          if (!isCollision(error, name)) {
+            if (failureOf(error) === 'refused' || error instanceof SpillwayError)
+              throw await this.#refused(error, mayBeStored)
+            if (failureOf(error) === 'unknown') mayBeStored = true
+            await Promise.race([delay(pause), expired])
+          }
         }
         if (isOver) throw this.#gaveUp(mayBeStored, cause)
       }
