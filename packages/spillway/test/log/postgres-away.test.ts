@@ -3,6 +3,7 @@ import { type TestContext, test } from 'node:test'
 import { createBroker } from '../../src/core/broker.ts'
 import { encodeEvents } from '../../src/core/event.ts'
 import type { RightsChange } from '../../src/core/log.ts'
+import { rowsOf } from '../../src/log/postgres/client.ts'
 import type { PostgresLog, PostgresLogOptions } from '../../src/log/postgres.ts'
 import { type CutProxy, cutProxy } from '../support/cut-proxy.ts'
 import { until } from '../support/http.ts'
@@ -141,6 +142,22 @@ test('a follower misses nothing while its connections are gone, notifications or
     await until(() => log.last === other.last, 'it has caught up')
   }
   assert.deepEqual(keysOf(told), keysOf(await readAll(other)))
+})
+
+test('what is asked as soon as a connection was reset is answered by the next one', { skip }, async (t) => {
+  const url = new URL((await sharedPostgres()).url)
+  const proxy = await cutProxy(t, Number(url.port))
+  url.port = String(proxy.port)
+  const sql = await newClient(t, { url: url.href, max: 1 })
+  const beside = await newClient(t)
+  const one = () => rowsOf(sql, 'select 1::text')
+  await one()
+  const asked = watch(rowsOf(sql, 'select pg_sleep(60)::text').catch(one))
+  const sleeping = () => beside`select from pg_stat_activity where query = 'select pg_sleep(60)::text'`
+  await until(async () => (await sleeping()).length > 0, 'the database has it')
+  proxy.reset()
+  await until(() => asked.outcome.state !== 'pending', 'it is answered')
+  assert.deepEqual(asked.outcome, { state: 'done', value: [['1']] })
 })
 
 test('a reader of the log waits while the database is away, until its patience ends', { skip }, async (t) => {

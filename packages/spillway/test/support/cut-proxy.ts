@@ -11,6 +11,8 @@ export interface CutProxy {
   mode: ProxyMode
   /** Ends every connection, from the server's side too if `everywhere`. */
   cut(everywhere?: boolean): void
+  /** Resets every connection of its clients. */
+  reset(): void
   /** How many connections go through it. */
   readonly connections: number
 }
@@ -66,6 +68,9 @@ export async function cutProxy(t: TestContext, target: number): Promise<CutProxy
         near.destroy()
         if (everywhere) far.destroy()
       }
+    },
+    reset() {
+      for (const { near } of pairs) near.resetAndDestroy()
     },
     get connections() {
       return pairs.size

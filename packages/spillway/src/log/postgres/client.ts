@@ -34,7 +34,14 @@ export function rowsOf(
     client
       .unsafe(query, parameters, { prepare: true })
       .values()
-      .then((rows) => resolve((rows as TextRow[]).splice(0)), reject)
+      .then(
+        (rows) => resolve((rows as TextRow[]).splice(0)),
+        (error: unknown) => {
+          if (failureOf(error) === 'refused') reject(error)
+          // `postgres` 3.4.9 forgets what it is given between a socket's error and its close, and that connection with it.
+          else setImmediate(() => setImmediate(() => reject(error)))
+        },
+      )
   })
 }
 
