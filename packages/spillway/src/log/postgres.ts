@@ -41,7 +41,7 @@ export interface PostgresLogOptions extends PostgresLogName {
   maxBytes?: number | undefined
   /** Milliseconds that batches are kept. Default: no limit. */
   maxAge?: number | undefined
-  /** How long an append waits for a database that does not answer, in milliseconds. Default 30 000. */
+  /** How long an append, a read or the opening waits for a database that does not answer, in milliseconds. Default 30 000. */
   patience?: number | undefined
   /** Whose time batches get, and ages are measured by. Default: that of the database, which all servers share. */
   clock?: Clock | undefined
@@ -86,7 +86,7 @@ export async function postgresLog(options: PostgresLogOptions): Promise<Postgres
     maxAge: integerOption('maxAge', options.maxAge ?? 0, 0) || Number.MAX_SAFE_INTEGER,
   }
   const patience = integerOption('patience', options.patience ?? defaultPatience, 1)
-  const standing = await openTables(sql, names, durability)
+  const standing = await openTables(sql, names, durability, patience)
   const opened = { client: sql, names, epoch: standing.epoch, durability, limits, clock }
   return new DatabaseLog(opened, standing, patience)
 }

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { type AddressInfo, createServer } from 'node:net'
 import { type TestContext, test } from 'node:test'
 import { createBroker } from '../../src/core/broker.ts'
 import { encodeEvents } from '../../src/core/event.ts'
 import type { RightsChange } from '../../src/core/log.ts'
 import { rowsOf } from '../../src/log/postgres/client.ts'
-import type { PostgresLog, PostgresLogOptions } from '../../src/log/postgres.ts'
+import { type PostgresLog, type PostgresLogOptions, postgresLog } from '../../src/log/postgres.ts'
 import { type CutProxy, cutProxy } from '../support/cut-proxy.ts'
 import { until } from '../support/http.ts'
 import {
@@ -172,6 +174,34 @@ test('a reader of the log waits while the database is away, until its patience e
   proxy.mode = 'refuse'
   proxy.cut()
   await assert.rejects(log.read(0, 10), withCode('LOG_FAILED', /could not be read/))
+})
+
+test('a database that takes connections and answers nothing holds up nobody for longer than patience', {
+  skip,
+}, async (t) => {
+  const { proxy, log } = await setup(t, { patience: 1000 })
+  await log.append([batch('a')])
+  proxy.mode = 'mute'
+  const page = watch(log.read(0, 10))
+  const place = watch(log.locate({ last: 1 }))
+  await until(() => page.outcome.state === 'failed' && place.outcome.state === 'failed', 'both have given up')
+  await assert.rejects(log.read(0, 10), withCode('LOG_FAILED', /did not answer for 1000 ms/))
+  log.announce?.({ subject: 'ann', isRevoked: true })
+  const closed = watch(log.close())
+  await until(() => closed.outcome.state === 'done', 'it is closed')
+})
+
+test('a log is not opened where connections are taken and ended', { skip }, async (t) => {
+  const server = createServer((socket) => socket.end())
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.after(() => server.close())
+  const { port } = server.address() as AddressInfo
+  const sql = await newClient(t, { url: `postgres://postgres@127.0.0.1:${port}/postgres` })
+  const opened = watch(postgresLog({ sql, patience: 1000 }))
+  await until(() => opened.outcome.state === 'failed', 'it has given up')
+  const { error } = opened.outcome as { error: unknown }
+  assert.ok(withCode('LOG_UNUSABLE', /did not answer for 1000 ms/)(error))
 })
 
 test('a database that stays away fails what waits: nothing was stored, and later appends go on', {

@@ -16,7 +16,7 @@ else {
     sql = postgres(server.url)
   })
   after(async () => {
-    await sql.end()
+    await sql.end({ timeout: 1 })
     await server.remove()
   })
   const limitsOf = new Map<string, LogLimits>()

@@ -45,6 +45,21 @@ export function rowsOf(
   })
 }
 
+/** The longest time that a timer takes, in milliseconds. */
+const longestTimer = 2 ** 31 - 1
+
+/**
+ * What `asked` comes to. Rejects if that takes more than `ms` milliseconds: a client tries for ever to connect where somebody
+ * accepts connections and ends them, and waits for ever for an answer that got lost.
+ */
+export function within<T>(ms: number, asked: Promise<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const late = () => reject(new Error(`The database did not answer for ${ms} ms.`))
+    const timer = setTimeout(late, Math.min(ms, longestTimer))
+    asked.then(resolve, reject).finally(() => clearTimeout(timer))
+  })
+}
+
 /**
  * What an error says of its statement. `refused`: the server did not carry it out. `absent`: it never got there.
  * `unknown`: the connection ended, and nobody knows what became of it.

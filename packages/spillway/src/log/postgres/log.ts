@@ -7,7 +7,7 @@ import type { Appended, AppendOptions, LogNews, LogPage, LogStart, RightsChange 
 import { Pages } from '../../core/pages.ts'
 import type { PostgresLog } from '../postgres.ts'
 import { Ahead } from './ahead.ts'
-import { failureOf, isCollision, isGone, type PostgresTransaction, said } from './client.ts'
+import { failureOf, isCollision, isGone, type PostgresTransaction, said, within } from './client.ts'
 import { Database, type Opened, type Rows, type Standing } from './database.ts'
 import { Feed } from './feed.ts'
 import { writeInto } from './outbox.ts'
@@ -96,7 +96,7 @@ export class DatabaseLog implements PostgresLog {
   }
 
   async locate(start: LogStart): Promise<number> {
-    const located = await this.#ask(() => this.#database.locate(start))
+    const located = await this.#ask(() => within(this.#patience, this.#database.locate(start)))
     // Others may have stored more than this server has told.
     return Math.min(located, this.last)
   }
@@ -128,7 +128,7 @@ export class DatabaseLog implements PostgresLog {
     for (const stop of this.#timers.values()) stop()
     this.#timers.clear()
     await this.#writer.idle()
-    await this.#announcing
+    await within(this.#patience, this.#announcing).catch(() => {})
     this.#feed.close()
     // A database that is away must not hold this up.
     this.#listening?.then((listening) => listening?.unlisten()).catch(() => {})
@@ -142,14 +142,15 @@ export class DatabaseLog implements PostgresLog {
 
   async #read(after: number, limit: number): Promise<LogPage> {
     const { last, rows } = this.#ahead.take(after, limit) ?? { last: this.last, rows: undefined }
-    const page = (await rows) ?? (await this.#ask(() => this.#database.read(after, last, limit)))
+    const page =
+      (await rows) ?? (await this.#ask(() => within(this.#patience, this.#database.read(after, last, limit))))
     if (page?.epoch !== this.epoch) {
       this.#feed.end()
       throw new SpillwayError('LOG_FAILED', `The history of ${this.#opened.names} was replaced by another one.`)
     }
     if (this.#ahead.follows(after, page.end) && page.end < this.last) {
       const known = this.last
-      const next = this.#database.read(page.end, known, limit).catch(() => undefined)
+      const next = within(this.#patience, this.#database.read(page.end, known, limit)).catch(() => undefined)
       this.#ahead.put(page.end, limit, { last: known, rows: next })
       // The client sends it at the end of this turn. So the database makes it while this page is made into batches.
       await new Promise((resolve) => setImmediate(() => setImmediate(resolve)))
@@ -205,7 +206,7 @@ export class DatabaseLog implements PostgresLog {
     try {
       while (this.#isRelayWanted && !this.#closed && !this.#hasEnded) {
         this.#isRelayWanted = false
-        while ((await this.#database.relay()) > 0) this.#feed.look()
+        while ((await within(this.#patience, this.#database.relay())) > 0) this.#feed.look()
       }
     } catch {
       // It is in the outbox.

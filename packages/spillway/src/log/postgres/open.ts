@@ -1,13 +1,29 @@
 import { newEpoch } from '../../core/cursor.ts'
 import { SpillwayError } from '../../core/errors.ts'
-import { type PostgresClient, type PostgresFault, type PostgresTransaction, rowsOf, said, unusable } from './client.ts'
+import {
+  type PostgresClient,
+  type PostgresFault,
+  type PostgresTransaction,
+  rowsOf,
+  said,
+  unusable,
+  within,
+} from './client.ts'
 import type { Durability, Standing } from './database.ts'
 import { formatVersion, type Names, tablesOf } from './tables.ts'
 
-/** Finds the log, or makes it. Rejects with `LOG_UNUSABLE`; what is there is not touched then. */
-export async function openTables(client: PostgresClient, names: Names, durability: Durability): Promise<Standing> {
+/**
+ * Finds the log, or makes it. Rejects with `LOG_UNUSABLE`, also if the database does not answer for `patience` milliseconds;
+ * what is there is not touched then.
+ */
+export async function openTables(
+  client: PostgresClient,
+  names: Names,
+  durability: Durability,
+  patience: number,
+): Promise<Standing> {
   try {
-    await checkServer(client, durability)
+    await within(patience, checkServer(client, durability))
     if (!(await isThere(client, names))) await begin(client, async (tx) => void (await make(tx, names)))
     await rowsOf(client, `DELETE FROM ${names.answers} WHERE removed < now() - interval '1 day'`)
     return await standing(client, names)
