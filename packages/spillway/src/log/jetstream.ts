@@ -142,7 +142,7 @@ function checkOptions(options: JetStreamLogOptions): void {
   if (capacity !== undefined) integerOption('capacity', capacity, 1)
   if (maxBytes !== undefined) integerOption('maxBytes', maxBytes, 0)
   if (maxAge !== undefined) integerOption('maxAge', maxAge, shortestAge)
-  if (patience !== undefined) integerOption('patience', patience, 1)
+  if (patience !== undefined) integerOption('patience', patience, 1, 2 ** 31 - 1)
   if (!connection.info) throw openFailure(stream, new Error('the connection is away'))
   checkVersion(connection.info.version, allowOld)
 }

@@ -85,7 +85,7 @@ export async function postgresLog(options: PostgresLogOptions): Promise<Postgres
     maxBytes: integerOption('maxBytes', options.maxBytes ?? defaultMaxBytes, 0) || Number.MAX_SAFE_INTEGER,
     maxAge: integerOption('maxAge', options.maxAge ?? 0, 0) || Number.MAX_SAFE_INTEGER,
   }
-  const patience = integerOption('patience', options.patience ?? defaultPatience, 1)
+  const patience = integerOption('patience', options.patience ?? defaultPatience, 1, 2 ** 31 - 1)
   const standing = await openTables(sql, names, durability, patience)
   const opened = { client: sql, names, epoch: standing.epoch, durability, limits, clock }
   return new DatabaseLog(opened, standing, patience)

@@ -326,6 +326,7 @@ test('options that are none are refused by name', { skip }, async (t) => {
     [{ maxBytes: -1 }, 'maxBytes'],
     [{ maxAge: 99 }, 'maxAge'],
     [{ patience: 0 }, 'patience'],
+    [{ patience: 2 ** 31 }, 'patience'],
   ] as const) {
     const options = { connection, stream: 'events', ...wrong } as unknown as JetStreamLogOptions
     await assert.rejects(jetstreamLog(options), (error: SpillwayError) => {

@@ -41,6 +41,7 @@ test('options that make no sense are refused with their name', { skip }, async (
     [{ capacity: -1 }, /capacity/],
     [{ maxAge: 1.5 }, /maxAge/],
     [{ patience: 0 }, /patience/],
+    [{ patience: 2 ** 31 }, /patience/],
   ]
   for (const [options, message] of wrong) {
     await assert.rejects(postgresLog({ sql, ...options } as PostgresLogOptions), withCode('CONFIG', message))

@@ -45,9 +45,6 @@ export function rowsOf(
   })
 }
 
-/** The longest time that a timer takes, in milliseconds. */
-const longestTimer = 2 ** 31 - 1
-
 /**
  * What `asked` comes to. Rejects if that takes more than `ms` milliseconds: a client tries for ever to connect where somebody
  * accepts connections and ends them, and waits for ever for an answer that got lost.
@@ -55,7 +52,7 @@ const longestTimer = 2 ** 31 - 1
 export function within<T>(ms: number, asked: Promise<T>): Promise<T> {
   return new Promise((resolve, reject) => {
     const late = () => reject(new Error(`The database did not answer for ${ms} ms.`))
-    const timer = setTimeout(late, Math.min(ms, longestTimer))
+    const timer = setTimeout(late, ms)
     asked.then(resolve, reject).finally(() => clearTimeout(timer))
   })
 }
