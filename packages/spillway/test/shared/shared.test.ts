@@ -35,6 +35,13 @@ async function setup(t: TestContext, { broker: options, from, ...bufferOptions }
   return { broker, buffer, stop, subscribe }
 }
 
+/** As in Firefox before 145: readers wait for the bell. */
+function withoutWaitAsync(t: TestContext): void {
+  const { waitAsync } = Atomics as unknown as { waitAsync: unknown }
+  t.after(() => Object.assign(Atomics, { waitAsync }))
+  delete (Atomics as { waitAsync?: unknown }).waitAsync
+}
+
 const keysOf = ({ gap, events }: Batch): unknown => gap ?? events.map(({ key }) => key)
 
 /** What a subscription has now: the keys of each batch, or the gap. */
@@ -323,13 +330,9 @@ test('a blocking reader gives up after its time-out, and takes what is there wit
 })
 
 test('a runtime that can be woken in no way says so, and can still look', async (t) => {
-  const { waitAsync } = Atomics as unknown as { waitAsync: unknown }
   const { BroadcastChannel } = globalThis
-  t.after(() => {
-    Object.assign(Atomics, { waitAsync })
-    Object.assign(globalThis, { BroadcastChannel })
-  })
-  delete (Atomics as { waitAsync?: unknown }).waitAsync
+  t.after(() => Object.assign(globalThis, { BroadcastChannel }))
+  withoutWaitAsync(t)
   delete (globalThis as { BroadcastChannel?: unknown }).BroadcastChannel
   const { broker, subscribe } = await setup(t)
   const subscription = subscribe()
@@ -340,7 +343,6 @@ test('a runtime that can be woken in no way says so, and can still look', async 
 })
 
 test('what is published before the bell of a reader can be heard wakes it all the same', async (t) => {
-  const { waitAsync } = Atomics as unknown as { waitAsync: unknown }
   const { BroadcastChannel: Channel } = globalThis
   const heard = deferred()
   /** As in Chromium: the browser hears of a channel later, and then of what was posted on it since. */
@@ -365,8 +367,7 @@ test('what is published before the bell of a reader can be heard wakes it all th
       void this.#channel.then((channel) => channel.close())
     }
   }
-  t.after(() => Object.assign(Atomics, { waitAsync }))
-  delete (Atomics as { waitAsync?: unknown }).waitAsync
+  withoutWaitAsync(t)
   const { broker, subscribe } = await setup(t)
   Object.assign(globalThis, { BroadcastChannel: LateChannel })
   const subscription = subscribe()
@@ -381,7 +382,6 @@ test('what is published before the bell of a reader can be heard wakes it all th
 })
 
 test('a reader closes its bell once the buffer has ended', async (t) => {
-  const { waitAsync } = Atomics as unknown as { waitAsync: unknown }
   const { BroadcastChannel: Channel } = globalThis
   let open = 0
   class CountedChannel extends Channel {
@@ -395,11 +395,8 @@ test('a reader closes its bell once the buffer has ended', async (t) => {
       super.close()
     }
   }
-  t.after(() => {
-    Object.assign(Atomics, { waitAsync })
-    Object.assign(globalThis, { BroadcastChannel: Channel })
-  })
-  delete (Atomics as { waitAsync?: unknown }).waitAsync
+  t.after(() => Object.assign(globalThis, { BroadcastChannel: Channel }))
+  withoutWaitAsync(t)
   Object.assign(globalThis, { BroadcastChannel: CountedChannel })
   const { broker, buffer, subscribe } = await setup(t)
   const readers = [subscribe(), subscribe()]
@@ -414,9 +411,7 @@ test('a reader closes its bell once the buffer has ended', async (t) => {
 })
 
 test('a reader that finds the end before the bell is heard leaves nobody of its thread asleep', async (t) => {
-  const { waitAsync } = Atomics as unknown as { waitAsync: unknown }
-  t.after(() => Object.assign(Atomics, { waitAsync }))
-  delete (Atomics as { waitAsync?: unknown }).waitAsync
+  withoutWaitAsync(t)
   const { buffer, subscribe } = await setup(t)
   const [sleeper, finder] = [subscribe(), subscribe()]
   t.after(() => sleeper.close())
