@@ -11,6 +11,7 @@ import { withCode } from '../support/waiting.ts'
 
 const skip = noPostgres
 const unlimited = Number.MAX_SAFE_INTEGER
+const patience = 30_000
 
 const texts = ['a', 'b', 'c'].map((key) => encodeBatch(batch(key).events))
 const one: Group = { sizes: [3], texts: texts[0] as string, conditions: undefined }
@@ -40,14 +41,8 @@ for (const [what, group] of Object.entries({ one, several, conditional })) {
       const log = await newLog(t, { sql, capacity: kept })
       const limits = { capacity: kept, maxBytes: unlimited, maxAge: unlimited }
       const names = new Names(log.schema, log.name)
-      const database = new Database({
-        client: sql,
-        names,
-        epoch: log.epoch,
-        durability: 'power',
-        limits,
-        clock: undefined,
-      })
+      const opened = { client: sql, names, epoch: log.epoch, durability: 'power', limits, clock: undefined } as const
+      const database = new Database(opened, patience)
       const writer = randomUUID()
       await log.append([batch('before')])
       const append = { writer, number: 1, since: 1 }

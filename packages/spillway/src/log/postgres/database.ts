@@ -3,7 +3,7 @@ import type { Clock } from '../../core/clock.ts'
 import { newEpoch } from '../../core/cursor.ts'
 import { StoredBatch } from '../../core/event.ts'
 import type { LogStart, RightsChange } from '../../core/log.ts'
-import { type PostgresClient, rowsOf, type TextRow } from './client.ts'
+import { type PostgresClient, rowsOf, type TextRow, within } from './client.ts'
 import type { Names } from './tables.ts'
 
 /** What an acknowledged append survives, see `PostgresLogOptions.durability`. */
@@ -177,14 +177,19 @@ function rowOf(epoch: string, [place, before, bytes, mark, data]: TextRow): Row 
   return { batch, previous: before === null ? index - 1 : Number(before), mark: mark ?? undefined }
 }
 
-/** The statements of a log. Each is one, so that all that it answers was true at one moment; all reject with what the client throws. */
+/**
+ * The statements of a log. Each is one, so that all that it answers was true at one moment; all reject with what the client
+ * throws. Those that may be asked again whatever became of them reject once there is no answer for `patience` milliseconds.
+ */
 export class Database {
   readonly #opened: Opened
+  readonly #patience: number
   readonly #pages: readonly (readonly [plain: string, marked: string])[]
   readonly #appends: readonly string[]
 
-  constructor(opened: Opened) {
+  constructor(opened: Opened, patience: number) {
     this.#opened = opened
+    this.#patience = patience
     const { durability, limits } = opened
     const { append } = opened.names
     this.#pages = pageLengths.map((length) => [pageOf(opened.names, length, false), pageOf(opened.names, length, true)])
@@ -203,14 +208,14 @@ export class Database {
   read(after: number, upTo: number, limit: number, anchor?: number): Promise<Rows | undefined> {
     const [plain, marked] = this.#pages.at(pageLengths.findIndex((length) => limit <= length)) as [string, string]
     const values = [after, upTo, limit]
-    const asked = anchor === undefined ? this.#rows(plain, values) : this.#rows(marked, [...values, anchor])
+    const asked = anchor === undefined ? this.#ask(plain, values) : this.#ask(marked, [...values, anchor])
     return asked.then((rows) => (rows[0] ? new Page(this.#opened.epoch, rows[0], rows) : undefined))
   }
 
   /** Changes of rights after the one of number `after`, up to the one of number `upTo`. Old ones are forgotten. */
   async changes(after: number, upTo: number): Promise<NumberedChange[]> {
     const { rights } = this.#opened.names
-    const rows = await this.#rows(
+    const rows = await this.#ask(
       `SELECT n::text, after::text, writer, change FROM ${rights}
         WHERE n > $1::text::bigint AND n <= $2::text::bigint ORDER BY n`,
       [after, upTo],
@@ -251,7 +256,7 @@ export class Database {
     const { names, epoch, durability, limits } = this.#opened
     const { capacity, maxBytes, maxAge } = limits
     const call = `SELECT ${names.relay}($1, $2, $3::text::bigint, $4::text::bigint, $5::text::bigint, $6::text::bigint)::text`
-    const [row] = await this.#rows(call, [epoch, durability, this.#now(), capacity, maxBytes, maxAge])
+    const [row] = await this.#ask(call, [epoch, durability, this.#now(), capacity, maxBytes, maxAge])
     return Number(row?.[0])
   }
 
@@ -265,7 +270,7 @@ export class Database {
   async locate(start: LogStart): Promise<number> {
     const call = `SELECT ${this.#opened.names.locate}($1::text::bigint, $2::text::bigint)::text`
     const values = 'since' in start ? [start.since, null] : [null, start.last]
-    const [row] = await this.#rows(call, values)
+    const [row] = await this.#ask(call, values)
     return Number(row?.[0])
   }
 
@@ -279,6 +284,10 @@ export class Database {
   #now(): number | null {
     const { clock } = this.#opened
     return clock ? Math.floor(clock.now()) : null
+  }
+
+  #ask(query: string, values: readonly (string | number | null)[]): Promise<readonly TextRow[]> {
+    return within(this.#patience, this.#rows(query, values))
   }
 
   #rows(query: string, values: readonly (string | number | null)[]): Promise<readonly TextRow[]> {

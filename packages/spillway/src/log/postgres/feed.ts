@@ -1,7 +1,7 @@
 import type { StoredBatch } from '../../core/event.ts'
 import { Followers } from '../../core/followers.ts'
 import type { LogNews, RightsChange } from '../../core/log.ts'
-import { isGone, within } from './client.ts'
+import { isGone } from './client.ts'
 import type { Database, NumberedChange, Rows, Standing } from './database.ts'
 
 export interface FeedOptions {
@@ -169,8 +169,7 @@ export class Feed {
   }
 
   async #lookUp(): Promise<void> {
-    const { database, patience } = this.#options
-    const page = await within(patience, database.read(this.#told, this.#told, 1))
+    const page = await this.#options.database.read(this.#told, this.#told, 1)
     if (!page || this.#isOver) return
     this.hint(page.last, page.changes)
     await this.reach(page.last)
@@ -197,7 +196,7 @@ export class Feed {
   /** Reads one page and tells it. Whether there is more. */
   async #readPage(): Promise<boolean> {
     if (this.#isOver) return false
-    const { database, epoch, patience } = this.#options
+    const { database, epoch } = this.#options
     const anchor = this.#told
     const mark = this.#mark
     const next = this.#waiting[0]
@@ -205,7 +204,7 @@ export class Feed {
     // What was said so far is found now, or was not true.
     this.#newest = anchor
     this.#newestChange = this.#heard
-    const page = await within(patience, database.read(anchor, upTo, pageLength, anchor))
+    const page = await database.read(anchor, upTo, pageLength, anchor)
     if (this.#isOver) return false
     if (page?.epoch !== epoch) {
       this.end()

@@ -56,7 +56,7 @@ export class DatabaseLog implements PostgresLog {
     this.#clock = clock
     this.#writerId = writer
     this.#patience = patience
-    this.#database = new Database(opened)
+    this.#database = new Database(opened, patience)
     const ended = () => this.#end()
     this.#feed = new Feed({ database: this.#database, epoch, writer, patience, ended }, standing)
     const { maxBytes } = limits
@@ -96,7 +96,7 @@ export class DatabaseLog implements PostgresLog {
   }
 
   async locate(start: LogStart): Promise<number> {
-    const located = await this.#ask(() => within(this.#patience, this.#database.locate(start)))
+    const located = await this.#ask(() => this.#database.locate(start))
     // Others may have stored more than this server has told.
     return Math.min(located, this.last)
   }
@@ -142,15 +142,14 @@ export class DatabaseLog implements PostgresLog {
 
   async #read(after: number, limit: number): Promise<LogPage> {
     const { last, rows } = this.#ahead.take(after, limit) ?? { last: this.last, rows: undefined }
-    const page =
-      (await rows) ?? (await this.#ask(() => within(this.#patience, this.#database.read(after, last, limit))))
+    const page = (await rows) ?? (await this.#ask(() => this.#database.read(after, last, limit)))
     if (page?.epoch !== this.epoch) {
       this.#feed.end()
       throw new SpillwayError('LOG_FAILED', `The history of ${this.#opened.names} was replaced by another one.`)
     }
     if (this.#ahead.follows(after, page.end) && page.end < this.last) {
       const known = this.last
-      const next = within(this.#patience, this.#database.read(page.end, known, limit)).catch(() => undefined)
+      const next = this.#database.read(page.end, known, limit).catch(() => undefined)
       this.#ahead.put(page.end, limit, { last: known, rows: next })
       // The client sends it at the end of this turn. So the database makes it while this page is made into batches.
       await new Promise((resolve) => setImmediate(() => setImmediate(resolve)))
@@ -206,7 +205,7 @@ export class DatabaseLog implements PostgresLog {
     try {
       while (this.#isRelayWanted && !this.#closed && !this.#hasEnded) {
         this.#isRelayWanted = false
-        while ((await within(this.#patience, this.#database.relay())) > 0) this.#feed.look()
+        while ((await this.#database.relay()) > 0) this.#feed.look()
       }
     } catch {
       // It is in the outbox.
